@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <future>
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "coral/base/log.hpp"
+#include "coral/base/os.hpp"
+#include "coral/base/thread_pool.hpp"
+#include "daemon_service.hpp"
+#include "invalidator.hpp"
+#include "mount_point.hpp"
+#include "session.hpp"
+
+namespace coral::fuse {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr unsigned kDefaultReadaheadKb = 1024;
+constexpr auto kFence = 10s;     // a command waits this long for the kernel to forget
+constexpr auto kLastSync = 20s;  // SIGTERM with a busy mount: for pages that mappings have dirtied
+
+// Everything that lives from mount to unmount, in the order in which it is made. Taken down by shut_down().
+class Daemon {
+  public:
+    Daemon(std::string repository, std::string mount_point, MountOptions options, Starter starter)
+        : repository_path_(std::move(repository)),
+          mount_point_(std::move(mount_point)),
+          options_(std::move(options)),
+          starter_(starter) {}
+
+    Status set_up();
+    int serve();
+    void shut_down();
+    bool clean() const { return clean_; }
+
+  private:
+    Status open_repository();
+    Status open_mount();
+    void after_init();
+    void wait_for_signal();
+    Status request_stop();
+    void stop_by_force();
+    void sync_mount();
+
+    const std::string repository_path_, mount_point_;
+    const MountOptions options_;
+    Starter starter_;
+
+    std::unique_ptr<repo::Repository> repo_;
+    std::unique_ptr<vfs::Filesystem> fs_;
+    std::unique_ptr<Mount> mount_;
+    Invalidator invalidator_;
+    std::unique_ptr<Session> session_;
+    std::unique_ptr<DaemonService> service_;
+    std::unique_ptr<control::Server> server_;
+    std::promise<void> initialised_;
+    std::thread after_init_, signals_;
+    std::atomic<bool> serving_{false};
+    bool clean_ = true;
+};
+
+Status Daemon::open_repository() {
+    repo::RepositoryOptions repository_options;
+    if (options_.cache_size) repository_options.store.cache_bytes = *options_.cache_size;
+    CORAL_TRY(repo_, repo::Repository::open(real_os(), repository_path_, repository_options));
+    vfs::Options fs_options;
+    fs_options.threads = options_.threads.value_or(0);
+    if (options_.readahead) fs_options.readahead = *options_.readahead;
+    fs_options.read_only = options_.read_only;
+    fs_options.share = options_.share;
+    CORAL_TRY(fs_, vfs::Filesystem::open(*repo_, fs_options));
+    return {};
+}
+
+Status Daemon::open_mount() {
+    mount_ = std::make_unique<Mount>(*fs_);
+    mount_->initialised = [this, told = std::make_shared<std::atomic<bool>>(false)] {
+        if (!told->exchange(true)) initialised_.set_value();
+    };
+    fs_->set_notifier(&invalidator_);
+    CORAL_TRY(session_, Session::create(*mount_, options_, repository_path_));
+    CORAL_CHECK(session_->attach(mount_point_));
+    invalidator_.start(session_->raw());
+    return {};
+}
+
+Status Daemon::set_up() {
+    CORAL_CHECK(open_repository());
+    CORAL_CHECK(open_mount());
+    DaemonService::Hooks hooks{[this] { return request_stop(); }, [this] { (void)invalidator_.wait_drained(kFence); }};
+    service_ = std::make_unique<DaemonService>(*fs_, *repo_, mount_point_, std::move(hooks));
+    auto server = control::Server::start(*service_);
+    if (server) {
+        server_ = std::move(*server);
+        mount_->control_socket = server_->socket_path();
+        service_->start_publishing(server_->socket_path());
+    } else {
+        // The mount works without it; only commands about its branches do not.
+        log_error("no control socket: {}", server.error().message);
+    }
+    return {};
+}
+
+int Daemon::serve() {
+    serving_ = true;
+    after_init_ = std::thread([this] { after_init(); });
+    signals_ = std::thread([this] { wait_for_signal(); });
+    // Readers that wait for a decode must not keep `ls` waiting.
+    unsigned threads = 2 * static_cast<unsigned>(hardware_threads()) + 8;
+    log_info("serving {} at {}, process {}, {} threads", repository_path_, mount_point_, ::getpid(), threads);
+    int rc = session_->loop(threads);
+    serving_ = false;
+    log_info("{}: unmounted ({})", mount_point_, rc);
+    return 0;
+}
+
+// In a thread of its own: what needs an answer from the mount may not happen inside INIT.
+void Daemon::after_init() {
+    set_thread_name("after-init");
+    auto ready = initialised_.get_future();
+    while (ready.wait_for(100ms) != std::future_status::ready) {
+        if (!serving_) return;
+    }
+    set_kernel_readahead(mount_point_, options_.readahead_kb.value_or(kDefaultReadaheadKb));
+    starter_.report_ready();
+}
+
+void Daemon::wait_for_signal() {
+    set_thread_name("signals");
+    int number = wait_for_termination_signal();
+    if (!serving_) return;  // shut_down woke us
+    log_info("signal {}: unmounting", number);
+    if (!request_stop()) stop_by_force();
+}
+
+// The kernel ends the session by itself when the mount goes. Pages that mappings have dirtied are written out by
+// umount, and we are here to take them.
+Status Daemon::request_stop() {
+    (void)invalidator_.wait_drained(kFence);
+    auto top = mounted_at(mount_point_);
+    if (!top || top->type != "fuse.coral") {
+        session_->leave();
+        return {};
+    }
+    return unmount_now(mount_point_);
+}
+
+void Daemon::stop_by_force() {
+    log_warn("{}: still in use; whoever uses it will see errors", mount_point_);
+    sync_mount();
+    (void)invalidator_.wait_drained(kFence);
+    // While requests are still answered: a notification that waits for one of them could otherwise never end.
+    invalidator_.disarm();
+    session_->leave();
+}
+
+void Daemon::sync_mount() {
+    auto done = std::make_shared<std::promise<void>>();
+    auto finished = done->get_future();
+    std::thread([path = mount_point_, done] {
+        int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0) {
+            ::syncfs(fd);
+            ::close(fd);
+        }
+        done->set_value();
+    }).detach();
+    if (finished.wait_for(kLastSync) != std::future_status::ready) log_warn("{}: sync takes too long", mount_point_);
+}
+
+void Daemon::shut_down() {
+    serving_ = false;
+    invalidator_.disarm();
+    if (session_) session_->detach();
+    if (server_) server_->drain();
+    if (service_) service_->stop_publishing();
+    if (fs_) {
+        fs_->set_notifier(nullptr);
+        if (Status done = fs_->shut_down(); !done) log_error("shutting down: {}", done.error().message);
+    }
+    if (signals_.joinable()) {
+        ::pthread_kill(signals_.native_handle(), SIGTERM);
+        signals_.join();
+    }
+    if (after_init_.joinable()) after_init_.join();
+    if (mount_ && mount_->unanswered) log_error("{} requests were left unanswered", mount_->unanswered.load());
+    clean_ = invalidator_.stop(5s);
+    if (!clean_) return;  // a thread hangs in the kernel with the session: let everything lie, the caller leaves
+    // Locks are free before the last answer on the socket ends.
+    fs_.reset();
+    repo_.reset();
+    server_.reset();
+    service_.reset();
+    session_.reset();
+}
+
+}  // namespace
+
+int run_daemon(const std::string& repository, const std::string& mount_point, const MountOptions& options,
+               Starter starter) {
+    set_process_limits();
+    block_signals();
+    std::string log_path;
+    if (starter.in_background()) {
+        std::string run = path_join(repository, "run");
+        if (!real_os().exists(run)) (void)real_os().make_dir(run);
+        log_path = path_join(run, "coralfs.log");
+    }
+    log_setup(log_path);
+    Daemon daemon(repository, mount_point, options, starter);
+    int exit_status = 1;
+    if (Status status = daemon.set_up(); status) {
+        exit_status = daemon.serve();
+    } else {
+        log_error("{}", status.error().message);
+        starter.report_failure(status.error().message);
+    }
+    daemon.shut_down();
+    if (!daemon.clean()) ::_exit(exit_status);
+    log_info("ended");
+    return exit_status;
+}
+
+}  // namespace coral::fuse

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// What kernel and library can do, decided in one place and turned into plain values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "fuse_api.hpp"
+
+namespace coral::fuse {
+
+inline constexpr unsigned kMaxIo = 1u << 20;  // of one READ or WRITE, and st_blksize
+
+struct Features {
+    unsigned protocol_major = 0, protocol_minor = 0;
+    unsigned max_write = 0, max_readahead = 0, max_background = 0;
+    bool async_read = false;
+    bool parallel_dirops = false;
+    bool atomic_truncate = false;
+    bool explicit_invalidation = false;
+    bool readdir_plus = false;
+
+    std::string text() const;  // for the log
+};
+
+// Sets what we want in `conn` and says what we got.
+Features negotiate(fuse_conn_info& conn);
+
+}  // namespace coral::fuse

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// coralfs: the daemon behind `coral mount`.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+
+#include "coral/base/os.hpp"
+#include "daemon.hpp"
+#include "mount_point.hpp"
+
+namespace {
+
+using namespace coral;
+using namespace coral::fuse;
+
+constexpr const char* kOptionHelp = R"(Options after -o, separated by commas:
+  ro                    nothing may be changed
+  allow_other           other users may use the mount (root, or user_allow_other in /etc/fuse.conf)
+  allow_root            root may
+  auto_unmount          unmount when the daemon dies
+  nonempty              mount over a directory that has files
+  cache_size=SIZE       memory for decoded data, such as 512M or 2G
+  threads=N             for storing and reading ahead
+  readahead=SIZE        decoded ahead of a sequential reader
+  readahead_kb=N        the kernel's own read-ahead (root only; 0 leaves it; default 1024)
+  share=off             equal files of different commits get inodes of their own
+  fsname=NAME           shown by mount and df instead of the repository's path
+  debug                 log every request
+  noexec, noatime, sync, dirsync, and what fstab knows: as for any filesystem)";
+
+Status start(const std::string& repository_argument, const std::string& mount_argument, const MountOptions& options,
+             bool foreground, int& exit_status) {
+    CORAL_TRY(std::string repository, absolute_path(repository_argument));
+    if (!real_os().exists(path_join(repository, "FORMAT")))
+        return make_error(Errc::kNotFound, fmt::format("{}: not a CoralFS repository; make one with: coral init {}",
+                                                       repository_argument, repository_argument));
+    CORAL_TRY(std::string mount_point, resolve_mount_point(mount_argument));
+    CORAL_CHECK(check_fuse_available(options));
+    CORAL_CHECK(prepare_mount_point(mount_point, repository, options));
+    Starter starter;
+    if (!foreground) {
+        CORAL_TRY(starter, go_to_background(mount_point));  // the parent ends in there
+    }
+    exit_status = run_daemon(repository, mount_point, options, starter);
+    return {};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app{"Serves a CoralFS repository as a filesystem. `coral mount` calls it."};
+    bool foreground = false, debug = false;
+    std::vector<std::string> words;
+    std::string repository, mount_point;
+    app.add_flag("-f,--foreground", foreground, "stay in the foreground, log to standard error");
+    app.add_flag("-d,--debug", debug, "log every request (implies -f)");
+    app.add_option("-o", words, "mount options")->allow_extra_args(false);
+    app.add_option("REPOSITORY", repository, "the repository's directory")->required();
+    app.add_option("MOUNTPOINT", mount_point, "an empty directory")->required();
+    app.set_version_flag("-V,--version", "coralfs " CORAL_VERSION);
+    app.footer(kOptionHelp);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& e) {
+        return app.exit(e) == 0 ? 0 : 129;
+    }
+    try {
+        MountOptions options;
+        Status status;
+        for (const std::string& word : words) {
+            if (status) status = parse_mount_options(word, options);
+        }
+        options.debug = options.debug || debug;
+        int exit_status = 1;
+        if (status) status = start(repository, mount_point, options, foreground || debug, exit_status);
+        if (status) return exit_status;
+        std::fprintf(stderr, "coralfs: %s\n", status.error().message.c_str());
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "coralfs: %s\n", e.what());
+    }
+    return 1;
+}

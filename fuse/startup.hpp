@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Becoming a daemon, and telling whoever called whether it worked.
+#pragma once
+
+#include <string>
+
+#include "coral/base/result.hpp"
+
+namespace coral::fuse {
+
+// The child's end of the pipe to the waiting parent. In the foreground there is no parent, and nothing is sent.
+class Starter {
+  public:
+    Starter() = default;
+    explicit Starter(int fd) : fd_(fd) {}
+    bool in_background() const { return fd_ >= 0; }
+    void report_failure(const std::string& message);
+    // The mount answers requests: lets go of the terminal.
+    void report_ready();
+
+  private:
+    int fd_ = -1;
+};
+
+// Forks. In the child: a new session, / as working directory, nothing inherited but standard error until report_ready.
+// In the parent: waits until the mount at `mount_point` answers, prints why it does not, and never returns.
+Result<Starter> go_to_background(const std::string& mount_point);
+
+// Open files: as many as we may have. Memory: few arenas, given back early.
+void set_process_limits();
+// SIGTERM and SIGINT are waited for by one thread, in all others blocked; SIGHUP and SIGPIPE are ignored.
+void block_signals();
+int wait_for_termination_signal();
+
+// As root: read_ahead_kb of the mount's bdi. From no FUSE thread. Failure is only logged.
+void set_kernel_readahead(const std::string& mount_point, unsigned kilobytes);
+
+}  // namespace coral::fuse

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// How `coral` and a daemon talk: one Unix stream socket, one JSON object per line each way. Request {"command": "...", …};
+// answer {"ok": true, "result": {…}} or {"ok": false, "errc": N, "error": "…"}. While a long command runs the server may send
+// {"progress": {"done": N, "total": N}} lines first; long answers come in {"part": …} lines before the last. Strings are
+// percent-escaped bytes (src/control/README.md). Only the daemon's own user and root may connect (peer credentials).
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "coral/base/result.hpp"
+#include "coral/repo/worktree.hpp"
+
+namespace coral::control {
+
+// Commands that only the owner of a worktree may do. Serving them: Server. Asking for them: Client.
+// Lines are at most 16 MiB; a peer that says nothing for 10 s while a line is due is dropped.
+
+struct PlaceRequest {  // one file or symlink of `coral add`: content is in the store already
+    std::string path;
+    FileId file;
+    std::uint64_t size = 0;
+    std::uint32_t mode = 0644;
+    std::int64_t mtime_ns = 0;
+    std::string link;  // not empty: a symlink with this text
+    bool directory = false;
+};
+
+struct DaemonInfo {
+    std::uint32_t pid = 0;
+    std::string mount_point, repository, version;
+    std::uint64_t pending_ingest = 0, resident_bytes = 0;
+};
+
+// What the daemon offers; implemented over vfs::Filesystem in fuse/, and by fakes in tests.
+class Service {
+  public:
+    virtual ~Service() = default;
+    virtual Result<DaemonInfo> info() = 0;
+    virtual Result<std::shared_ptr<repo::Worktree>> worktree(const std::string& branch) = 0;
+    virtual Status branches_changed() = 0;
+    virtual Status release_branch(const std::string& branch) = 0;
+    // Unmount and leave: returns at once. kBusy when something still uses the mount, which then stays.
+    virtual Status stop() = 0;
+    // Until the kernel has forgotten all that was changed so far: called after every command that changes, before its answer.
+    virtual void settle() {}
+};
+
+class Server {
+  public:
+    // Listens on a socket under the runtime directory ($XDG_RUNTIME_DIR/coral, else /run/user/<uid>/coral, else
+    // /tmp/coral-<uid>, 0700), short enough for sun_path.
+    static Result<std::unique_ptr<Server>> start(Service& service);
+    virtual ~Server() = default;  // stops accepting, waits for running commands, removes the socket
+    virtual const std::string& socket_path() const = 0;
+    // Refuses new commands (kBusy) and waits for the running ones. A client that asked to stop stays connected until the
+    // destructor, and so learns when the daemon has given everything back.
+    virtual void drain() = 0;
+};
+
+// Says (and no longer says) where the owner of a worktree listens: Worktree::owner_path. By the process that holds the lock.
+Status publish_owner(const repo::Repository& repo, const Uuid& worktree, const std::string& socket_path);
+void withdraw_owner(const repo::Repository& repo, const Uuid& worktree, const std::string& socket_path);
+
+// One connection per command: a client may be kept for as long as one likes. Not thread-safe.
+class Client {
+  public:
+    // Asks the daemon for a sign of life.
+    static Result<std::unique_ptr<Client>> connect(const std::string& socket_path, int timeout_ms = 5000);
+    // The daemon that owns a branch's worktree. kNotFound: nobody does (its lock is free). kBusy: a process holds the lock and
+    // offers no socket, such as a `coral add` without a mount, or does not answer.
+    static Result<std::unique_ptr<Client>> owner_of(repo::Repository& repo, const std::string& branch);
+    virtual ~Client() = default;
+
+    virtual Result<DaemonInfo> info() = 0;
+    virtual Result<repo::CommitResult> commit(const std::string& branch, const repo::CommitOptions& options) = 0;
+    virtual Result<repo::StatusResult> status(const std::string& branch) = 0;
+    virtual Result<std::uint64_t> restore(const std::string& branch, const TreeId& source,
+                                          const std::vector<std::string>& paths) = 0;
+    virtual Result<std::uint64_t> place(const std::string& branch, const std::vector<PlaceRequest>& requests) = 0;
+    virtual Status wait_ingested(const std::string& branch) = 0;
+    virtual Status branches_changed() = 0;
+    virtual Status release_branch(const std::string& branch) = 0;
+    // Returns when the mount is gone and the repository is given back.
+    virtual Status stop() = 0;
+
+    // Called while a command runs: for progress bars.
+    using Progress = std::function<void(std::uint64_t done, std::uint64_t total)>;
+    virtual void on_progress(Progress) {}
+};
+
+// The same commands on a worktree that this process owns, so that the command line works with and without a mount.
+Result<std::uint64_t> place_all(repo::Worktree& worktree, const std::vector<PlaceRequest>& requests);
+
+std::string runtime_dir();
+
+}  // namespace coral::control

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ingest: the bytes of one file become segments and a FILE record. Parse by positional reads, then one pass in file order that
+// hashes, cuts, finds bases and encodes in parallel. Memory is bounded whatever the file's size.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_map>
+
+#include "coral/base/thread_pool.hpp"
+#include "coral/formats/layout.hpp"
+#include "coral/store/store.hpp"
+
+namespace coral::repo {
+
+// Remembers, per worktree, where tensors of a name and dtype were stored last, so that the next save can refer to them.
+// Thread-safe. Bounded: the least recently stored are forgotten.
+class BaseMap {
+  public:
+    struct Entry {
+        std::vector<SegmentId> segments;  // in order; each kMaxSegment long but the last
+        std::uint64_t length = 0;
+    };
+    std::optional<Entry> find(const std::string& name, std::uint8_t dtype) const;
+    void put(const std::string& name, std::uint8_t dtype, Entry entry);
+    // All tensors of a stored file (a commit that is checked out, the last save before a restart).
+    void learn(const store::FileRecord& record);
+
+  private:
+    static constexpr std::size_t kLimit = 200'000;
+    mutable std::mutex mutex_;
+    std::unordered_map<std::string, Entry> map_;
+};
+
+struct IngestProgress {
+    std::atomic<std::uint64_t> bytes_read{0};  // for progress bars
+    std::atomic<bool> cancel{false};           // the file is being written again, or the daemon stops
+};
+
+struct Ingested {
+    FileId file;
+    std::uint64_t size = 0;
+    std::uint64_t stored_bytes = 0;  // appended for it
+    bool existed = false;            // the very file was there
+};
+
+class Ingestor {
+  public:
+    // `pool` is shared; at most `in_flight` segment buffers (16 MiB each) per file.
+    Ingestor(store::Store& store, ThreadPool& pool, std::size_t in_flight);
+    // Thread-safe. kConflict when cancelled or when the source changed its size meanwhile.
+    Result<Ingested> ingest(const formats::ByteSource& source, BaseMap& bases, IngestProgress* progress = nullptr);
+
+  private:
+    store::Store& store_;
+    ThreadPool& pool_;
+    std::size_t in_flight_;
+};
+
+// A file of the operating system as a source.
+class FileSource final : public formats::ByteSource {
+  public:
+    FileSource(std::shared_ptr<File> file, std::uint64_t size) : file_(std::move(file)), size_(size) {}
+    std::uint64_t size() const override { return size_; }
+    Status read_at(std::uint64_t offset, MutableBytes out) const override;
+
+  private:
+    std::shared_ptr<File> file_;
+    std::uint64_t size_;
+};
+
+}  // namespace coral::repo

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// A repository: a directory with packs (truth of bytes), state.db (truth of names) and what can be rebuilt. Thread-safe;
+// several processes may have it open. Who may change a branch's files is a Worktree's matter (worktree.hpp).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "coral/base/os.hpp"
+#include "coral/repo/objects.hpp"
+#include "coral/store/store.hpp"
+
+namespace coral {
+class Database;
+}
+
+namespace coral::repo {
+
+class State;     // src/repo/state.hpp: the connections to state.db
+class Worktree;  // worktree.hpp
+
+struct RepositoryOptions {
+    store::StoreOptions store;
+    bool read_only = false;
+};
+
+// Refs live under "heads/" and "tags/"; names follow git's check-ref-format. '/' nests.
+struct Ref {
+    std::string name;  // "heads/main", "tags/v1.0"
+    AnyId target;      // a commit, or a tag object for an annotated tag
+    bool annotated = false;
+};
+
+struct Head {
+    std::string branch;             // "main"; empty when detached
+    std::optional<CommitId> commit;  // nothing on an unborn branch
+};
+
+struct ReflogEntry {
+    std::int64_t seq = 0;
+    std::string ref;
+    AnyId old_target, new_target;  // zero: none
+    std::string actor, reason;
+    std::int64_t time_ns = 0;
+};
+
+// A branch exists if it has a worktree row; one without a commit is unborn.
+struct Branch {
+    std::string name;
+    std::optional<CommitId> commit;
+    Uuid worktree;
+};
+
+struct RefUpdate {
+    std::string name;
+    std::optional<AnyId> expected;  // compare-and-swap: what it must be now; zero: must not exist; nothing: any
+    AnyId target;                   // zero: delete
+    bool annotated = false;
+    std::string reason;             // for the reflog: "commit: epoch 7"
+};
+
+bool valid_branch_name(std::string_view name);  // also for tags
+
+class Repository {
+  public:
+    // DIR is made (parents too) or must be empty. Branch `main`, unborn. kExists when it already is a repository.
+    static Result<std::unique_ptr<Repository>> init(Os& os, const std::string& dir, const RepositoryOptions& options,
+                                                    const std::string& branch = "main");
+    static Result<std::unique_ptr<Repository>> open(Os& os, const std::string& dir, const RepositoryOptions& options);
+    // The repository that `path` is or lies in (looks for FORMAT upward).
+    static Result<std::string> discover(Os& os, const std::string& path);
+    ~Repository();
+
+    Os& os() const { return os_; }
+    const std::string& dir() const { return dir_; }  // absolute
+    const Uuid& uuid() const { return uuid_; }
+    store::Store& store() const { return *store_; }
+    State& state() const { return *state_; }
+    bool read_only() const { return read_only_; }
+
+    // ---- objects. Trees and commits are cached (bounded).
+    Result<std::shared_ptr<const Tree>> tree(const TreeId& id);
+    Result<std::shared_ptr<const Commit>> commit(const CommitId& id);
+    Result<std::shared_ptr<const Tag>> tag(const TagId& id);
+    Result<TreeId> put_tree(const Tree& tree);
+    Result<CommitId> put_commit(const Commit& commit);
+    Result<TagId> put_tag(const Tag& tag);
+    Result<Xattrs> xattrs(const SegmentId& id);  // empty for the zero id
+    Result<SegmentId> put_xattrs(const Xattrs& xattrs);  // zero for empty
+    // Entry at `path` ("a/b", "" is the root as a directory entry) in a tree. kNotFound names the path.
+    Result<TreeEntry> entry_at(const TreeId& root, std::string_view path);
+
+    // ---- names
+    Result<Head> head();
+    Status set_head_branch(const std::string& branch);  // must exist
+    Status set_head_detached(const CommitId& commit);
+    Result<std::vector<Ref>> refs(std::string_view prefix);  // "heads/", "tags/", ""; sorted
+    Result<std::optional<Ref>> ref(const std::string& name);
+    // One transaction under `lock`: compare all, append REF hints, sync the packs, move all, write the reflog, FULL commit.
+    // kConflict when a compare fails. `also` runs inside the transaction (a worktree's rows move with its ref).
+    Status update_refs(const std::vector<RefUpdate>& updates,
+                       const std::function<Status(Database&)>& also = {});
+    Result<std::vector<ReflogEntry>> reflog(const std::string& ref, std::size_t limit);
+    Result<std::vector<Branch>> branches();
+    Result<Branch> branch(const std::string& name);  // kNotFound names it
+    // A new branch at `commit` (or unborn). kExists; kInvalid for a bad name or one that is a folder of another branch.
+    Status create_branch(const std::string& name, const std::optional<CommitId>& commit, const std::string& reason);
+    // Its ref, its worktree rows and staging go. The caller owns the worktree (or nobody does) and has checked for changes.
+    Status delete_branch(const std::string& name, const std::string& reason);
+    Status rename_branch(const std::string& from, const std::string& to);
+
+    // Revision grammar: HEAD, branch, tag, full or unambiguous short id (≥ 4 hex), then ~n and ^n in any order. kNotFound or
+    // kInvalid ("ambiguous: …") name the revision.
+    Result<CommitId> resolve(std::string_view revision);
+    // Newest first by commit time, parents after children; `visit` returns false to stop.
+    Status walk(const std::vector<CommitId>& from, const std::function<Result<bool>(const CommitId&, const Commit&)>& visit);
+    // The newest `limit` commits known (any branch or tag), for `ls commits/`.
+    Result<std::vector<CommitId>> recent_commits(std::size_t limit);
+
+    // ---- settings: coral.toml of the repository over ~/.config/coral/config.toml; "user.name", "store.cache_mib" …
+    Result<std::optional<std::string>> config(const std::string& key);
+    Status set_config(const std::string& key, const std::optional<std::string>& value, bool global);
+    Result<std::vector<std::pair<std::string, std::string>>> all_config();
+    // CORAL_AUTHOR_NAME / _EMAIL, else config user.name / user.email, else the login name @ host; never fails for lack of one.
+    Result<Person> identity();
+
+    // Objects that a ref, HEAD, the reflog or a worktree reaches but the store lacks or cannot read; with `full` every byte.
+    Result<std::vector<store::Problem>> fsck(bool full, const std::function<void(std::uint64_t, std::uint64_t)>& progress);
+
+  private:
+    Repository(Os& os, std::string dir, bool read_only);
+    friend class RepositoryBuilder;
+    struct Caches;
+    Os& os_;
+    std::string dir_;
+    Uuid uuid_;
+    bool read_only_;
+    std::unique_ptr<store::Store> store_;
+    std::unique_ptr<State> state_;
+    std::unique_ptr<Caches> caches_;
+};
+
+}  // namespace coral::repo

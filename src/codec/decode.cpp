@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "codec/zstd_context.hpp"
+#include "coral/base/hash.hpp"
+#include "coral/codec/segment_codec.hpp"
+
+namespace coral::codec {
+namespace {
+
+Status fill(const SegmentHeader& header, std::uint32_t index, Bytes stored, const BaseReader& base, MutableBytes out) {
+    const Chunk& chunk = header.chunks[index];
+    switch (chunk.mode) {
+        case Mode::kRaw:
+            if (stored.size() != out.size()) return make_error(Errc::kCorrupt, "raw chunk of a wrong length");
+            // A caller may have read the bytes to where they belong.
+            if (stored.data() != out.data()) std::memcpy(out.data(), stored.data(), out.size());
+            return {};
+        case Mode::kZstd: return zstd_decompress(stored, header.chunk_log2, out);
+        case Mode::kCopy: {
+            if (chunk.base_slot >= header.bases.size() || !base) return make_error(Errc::kCorrupt, "copy of no base");
+            std::uint64_t begin = header.bases[chunk.base_slot].offset;
+            if (!checked_add(begin, std::uint64_t{index} << header.chunk_log2, begin)) {
+                return make_error(Errc::kCorrupt, "copy beyond any base");
+            }
+            return base(chunk.base_slot, begin, out);
+        }
+        default: break;
+    }
+    return make_error(Errc::kUnsupported, fmt::format("chunk mode {}", static_cast<unsigned>(chunk.mode)));
+}
+
+}  // namespace
+
+Status decode_chunk(const SegmentHeader& header, std::uint32_t index, Bytes stored, const BaseReader& base,
+                    MutableBytes out) {
+    if (index >= header.chunk_count() || out.size() != header.chunk_raw_length(index)) {
+        return make_error(Errc::kInvalid, fmt::format("no chunk {} of {} bytes", index, out.size()));
+    }
+    if (Status filled = fill(header, index, stored, base, out); !filled) {
+        return std::move(filled).error().with(fmt::format("chunk {}", index));
+    }
+    if (xxh3_64(out) != header.chunks[index].raw_sum) {
+        return make_error(Errc::kCorrupt, fmt::format("chunk {}: the checksum of its decoded bytes is wrong", index));
+    }
+    return {};
+}
+
+Result<Buffer> decompress_small(Bytes stored, std::uint64_t raw_length, std::uint64_t limit) {
+    if (raw_length > limit) return make_error(Errc::kCorrupt, fmt::format("claims {} bytes", raw_length));
+    if (zstd_claimed_length(stored) != raw_length) {
+        return make_error(Errc::kCorrupt, "zstd frame of another length than its record says");
+    }
+    Buffer out(static_cast<std::size_t>(raw_length));
+    CORAL_CHECK(zstd_decompress(stored, 27, out));
+    return out;
+}
+
+}  // namespace coral::codec

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <future>
+#include <list>
+#include <mutex>
+#include <thread>
+
+#include "control/commands.hpp"
+#include "control/socket.hpp"
+#include "coral/base/log.hpp"
+#include "coral/base/thread_pool.hpp"
+
+namespace coral::control {
+
+namespace {
+
+constexpr std::size_t kMaxConnections = 64;
+constexpr auto kHeartbeat = std::chrono::seconds(2);
+
+class SocketServer final : public Server {
+  public:
+    SocketServer(Service& service, std::string path, UniqueFd listener, UniqueFd wake)
+        : service_(service), path_(std::move(path)), listener_(std::move(listener)), wake_(std::move(wake)) {
+        acceptor_ = std::thread([this] { accept_all(); });
+    }
+
+    ~SocketServer() override {
+        drain();
+        (void)::eventfd_write(wake_.get(), 1);
+        acceptor_.join();
+        ::unlink(path_.c_str());
+        for (Connection& connection : connections_) connection.channel.shut_down();
+        for (Connection& connection : connections_) connection.thread.join();
+    }
+
+    const std::string& socket_path() const override { return path_; }
+
+    void drain() override {
+        std::unique_lock lock(mutex_);
+        draining_ = true;
+        idle_.wait(lock, [this] { return running_ == 0; });
+    }
+
+  private:
+    struct Connection {
+        explicit Connection(UniqueFd fd) : channel(std::move(fd)) {}
+        LineChannel channel;
+        std::thread thread;
+        std::atomic<bool> done{false};
+    };
+
+    void accept_all() {
+        set_thread_name("control");
+        while (true) {
+            auto fd = accept_from(listener_.get(), wake_.get());
+            if (!fd) {
+                log_error("control: {}", fd.error().message);
+                return;
+            }
+            if (!*fd) return;
+            connections_.remove_if([](Connection& old) {
+                if (!old.done) return false;
+                old.thread.join();
+                return true;
+            });
+            Connection& connection = connections_.emplace_back(std::move(*fd));
+            bool full = connections_.size() > kMaxConnections;
+            connection.thread = std::thread([this, &connection, full] {
+                set_thread_name("control-peer");
+                try {
+                    if (full) {
+                        (void)connection.channel.write_line(
+                            to_json(make_error(Errc::kBusy, "too many connections to the daemon; try again")).dump());
+                    } else {
+                        serve(connection.channel);
+                    }
+                } catch (const std::exception& e) {  // out of memory
+                    log_error("control: {}", e.what());
+                }
+                connection.channel.shut_down();
+                connection.done = true;
+            });
+        }
+    }
+
+    // Only this user and root: the directory's mode says so already, but /tmp and copied sockets make one wish for
+    // both.
+    bool may_connect(const LineChannel& channel) const {
+        auto uid = channel.peer_uid();
+        return uid && (*uid == ::geteuid() || *uid == 0);
+    }
+
+    void serve(LineChannel& channel) {
+        if (!may_connect(channel)) {
+            log_warn("control: a connection by another user was refused");
+            (void)channel.write_line(to_json(make_error(Errc::kAccess, "the daemon belongs to another user")).dump());
+            return;
+        }
+        while (true) {
+            auto line = channel.read_line(kPeerTimeoutMs);
+            if (!line) {
+                if (line.error().code == Errc::kTooLarge) (void)channel.write_line(to_json(line.error()).dump());
+                return;
+            }
+            bool stopped = false;
+            if (!answer(channel, *line, stopped)) return;
+            if (stopped) return wait_for_the_end(channel);
+        }
+    }
+
+    // False when the connection is of no more use.
+    bool answer(LineChannel& channel, const std::string& line, bool& stopped) {
+        auto request = parse_line(line);
+        // What is not even an object comes from no client of ours: there is no telling where its next line begins.
+        if (!request) {
+            (void)channel.write_line(to_json(request.error()).dump());
+            return false;
+        }
+        auto result = run(channel, *request);
+        if (!result) return channel.write_line(to_json(result.error()).dump()).ok();
+        for (const std::string& part : result->parts) {
+            if (!channel.write_line(part)) return false;
+        }
+        auto command = request->find("command");
+        stopped = command != request->end() && *command == kStopCommand;
+        return channel.write_line(Json{{"ok", true}, {"result", result->result}}.dump()).ok();
+    }
+
+    // The command runs in a thread of its own, so that this one can say every two seconds that it is alive.
+    Result<Answer> run(LineChannel& channel, const Json& request) {
+        {
+            std::lock_guard lock(mutex_);
+            if (draining_) return make_error(Errc::kBusy, "the daemon is shutting down");
+            ++running_;
+        }
+        Activity activity;
+        auto future = std::async(std::launch::async, [&]() -> Result<Answer> {
+            set_thread_name("control-run");
+            try {
+                return execute(service_, request, activity);
+            } catch (const std::exception& e) {
+                log_error("control: {}: {}", request.value("command", "?"), e.what());
+                return make_error(Errc::kInternal, e.what());
+            }
+        });
+        // A client that has gone does not stop its command: a commit half done is of no use to anybody.
+        bool gone = false;
+        while (future.wait_for(kHeartbeat) != std::future_status::ready) {
+            if (gone) continue;
+            auto [done, total] = activity.progress();
+            Json line = {{"progress", {{"done", done}, {"total", total}}}};
+            gone = !channel.write_line(line.dump()).ok();
+        }
+        auto result = future.get();
+        std::lock_guard lock(mutex_);
+        if (--running_ == 0) idle_.notify_all();
+        return result;
+    }
+
+    void wait_for_the_end(LineChannel& channel) {
+        while (!channel.wait_closed(std::chrono::milliseconds(kHeartbeat).count())) {
+            if (!channel.write_line(R"({"progress":{"done":0,"total":0}})")) return;
+        }
+    }
+
+    Service& service_;
+    const std::string path_;
+    UniqueFd listener_, wake_;
+    std::thread acceptor_;
+    std::list<Connection> connections_;  // touched by the acceptor only, and by the destructor after it
+    std::mutex mutex_;                   // guards draining_ and running_; never held while a command runs
+    std::condition_variable idle_;
+    bool draining_ = false;
+    std::size_t running_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::start(Service& service) {
+    std::string dir = runtime_dir();
+    CORAL_CHECK(make_runtime_dir(dir));
+    remove_dead_sockets(dir);
+    // The random part: process ids repeat, in containers that share /tmp above all.
+    std::string path = fmt::format("{}/{}-{}.sock", dir, ::getpid(), Uuid::random().text().substr(0, 8));
+    CORAL_TRY(UniqueFd listener, listen_at(path));
+    UniqueFd wake(::eventfd(0, EFD_CLOEXEC));
+    if (!wake) {
+        ::unlink(path.c_str());
+        return errno_error(errno, "eventfd");
+    }
+    return std::unique_ptr<Server>(new SocketServer(service, path, std::move(listener), std::move(wake)));
+}
+
+}  // namespace coral::control

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coral/repo/ingest.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <deque>
+#include <unordered_map>
+
+#include "coral/base/hash.hpp"
+#include "coral/codec/segment_codec.hpp"
+
+namespace coral::repo {
+namespace {
+
+// Tensors up to this size stay in the FILE record: a segment's index row costs more (docs/format.md, "FILE").
+constexpr std::uint64_t kInlineLimit = 64;
+
+codec::Hint hint_of(const formats::Tensor& tensor) {
+    codec::Hint hint;
+    hint.width = static_cast<std::uint8_t>(std::max(1u, formats::dtype_width(tensor.dtype)));
+    hint.big_endian = tensor.big_endian;
+    hint.detail = static_cast<std::uint8_t>(tensor.dtype);
+    if (formats::dtype_is_float(tensor.dtype)) hint.element = codec::Hint::Class::kFloat;
+    else if (tensor.dtype != formats::Dtype::kUnknown) hint.element = codec::Hint::Class::kInteger;
+    return hint;
+}
+
+// A stretch of the file in file order: (a piece of) one tensor or bytes between tensors.
+struct Piece {
+    std::uint64_t offset = 0, length = 0;
+    std::int64_t tensor = -1;         // index into the layout; -1: skeleton
+    std::uint64_t tensor_offset = 0;  // of this piece in the tensor
+};
+
+// The cut: tensors at 16 MiB multiples from their start; what lies between goes, in order, into the skeleton stream.
+std::vector<Piece> cut(const formats::Layout& layout, std::uint64_t size) {
+    std::vector<Piece> pieces;
+    auto add = [&](std::uint64_t begin, std::uint64_t end, std::int64_t tensor) {
+        for (std::uint64_t at = begin; at < end; at += codec::kMaxSegment) {
+            pieces.push_back({at, std::min<std::uint64_t>(end - at, codec::kMaxSegment), tensor, at - begin});
+        }
+    };
+    std::uint64_t position = 0;
+    for (std::size_t i = 0; i < layout.tensors.size(); ++i) {
+        const formats::Tensor& tensor = layout.tensors[i];
+        add(position, tensor.offset, -1);
+        add(tensor.offset, tensor.offset + tensor.length, static_cast<std::int64_t>(i));
+        position = tensor.offset + tensor.length;
+    }
+    add(position, size, -1);
+    return pieces;
+}
+
+// Parsers promise this; a broken promise would store wrong bytes under a right name, so it is checked once more.
+bool layout_is_sound(const formats::Layout& layout, std::uint64_t size) {
+    std::uint64_t position = 0;
+    for (const formats::Tensor& tensor : layout.tensors) {
+        std::uint64_t end = 0;
+        if (tensor.offset < position || !checked_add(tensor.offset, tensor.length, end) || end > size) return false;
+        position = end;
+    }
+    return true;
+}
+
+// A segment to be: its name is known once a task has hashed it.
+struct Slot {
+    SegmentId id;
+    std::int64_t tensor = -1;  // -1: skeleton
+    std::uint64_t length = 0;
+    std::uint32_t crc = 0;
+};
+
+class Job {
+  public:
+    Job(store::Store& store, ThreadPool& pool, std::size_t in_flight, const formats::ByteSource& source, BaseMap& bases,
+        IngestProgress* progress)
+        : store_(store), source_(source), bases_(bases), progress_(progress), tasks_(pool, in_flight) {}
+
+    Result<Ingested> run() {
+        size_ = source_.size();
+        CORAL_TRY(auto layout, formats::parse_layout(source_));
+        if (layout && layout_is_sound(*layout, size_)) layout_ = std::move(*layout);
+        record_.size = size_;
+        record_.parser = static_cast<std::uint16_t>(layout_.parser);
+        record_.parser_version = layout_.version;
+        start_tensors();
+        Status read = read_all();
+        tasks_.wait();
+        CORAL_CHECK(read);
+        if (error_) return std::move(*error_);
+        return finish();
+    }
+
+  private:
+    void start_tensors() {
+        for (const formats::Tensor& tensor : layout_.tensors) {
+            store::TensorEntry entry;
+            entry.name = tensor.name;
+            entry.dtype = static_cast<std::uint8_t>(tensor.dtype);
+            entry.big_endian = tensor.big_endian;
+            entry.shape = tensor.shape;
+            entry.offset = tensor.offset;
+            entry.length = tensor.length;
+            record_.tensors.push_back(std::move(entry));
+        }
+        tensor_segments_.resize(layout_.tensors.size());
+    }
+
+    Status read_all() {
+        for (const Piece& piece : cut(layout_, size_)) {
+            if (failed()) break;
+            if (progress_ && progress_->cancel) return make_error(Errc::kConflict, "the file is being written again");
+            auto buffer = std::make_shared<Buffer>(piece.length);
+            CORAL_CHECK(source_.read_at(piece.offset, *buffer));
+            whole_.update(*buffer);
+            if (progress_) progress_->bytes_read += piece.length;
+            if (piece.tensor < 0) CORAL_CHECK(add_skeleton(*buffer));
+            else add_tensor_piece(piece, std::move(buffer));
+        }
+        return end_skeleton();
+    }
+
+    void add_tensor_piece(const Piece& piece, std::shared_ptr<Buffer> buffer) {
+        auto index = static_cast<std::size_t>(piece.tensor);
+        store::TensorEntry& tensor = record_.tensors[index];
+        if (tensor.length <= kInlineLimit) {
+            tensor.crc32 = crc32(*buffer);
+            add_inline(*buffer);
+            return;
+        }
+        record_.extents.push_back({new_slot(piece.tensor, piece.length), 0, piece.length});
+        std::optional<SegmentId> candidate;
+        if (auto base = bases_.find(tensor.name, tensor.dtype)) {
+            std::size_t nth = static_cast<std::size_t>(piece.tensor_offset / codec::kMaxSegment);
+            if (nth < base->segments.size()) candidate = base->segments[nth];
+        }
+        put(slots_.back(), std::move(buffer), hint_of(layout_.tensors[index]), candidate);
+    }
+
+    // The segment's own hash and CRC are made on the pool: the reading thread already hashes every byte for the file's name.
+    void put(Slot& slot, std::shared_ptr<Buffer> raw, codec::Hint hint, std::optional<SegmentId> candidate) {
+        tasks_.run([this, &slot, raw = std::move(raw), hint, candidate] {
+            if (failed()) return;
+            slot.id = SegmentId::from(Sha256::of(*raw));
+            if (slot.tensor >= 0) slot.crc = crc32(*raw);
+            std::vector<store::BaseCandidate> candidates;
+            if (candidate && *candidate != slot.id) candidates.push_back({*candidate, 0});
+            auto put = store_.put_segment(slot.id, *raw, hint, candidates);
+            std::lock_guard lock(mutex_);
+            if (put) stored_ += put->stored_bytes;
+            else if (!error_) error_ = std::move(put).error();
+        });
+    }
+
+    // ---- skeleton: one stream, cut at 16 MiB like a tensor. Its extents are placed as bytes arrive and get their segment
+    // once the stream's segment is full.
+    Status add_skeleton(Bytes bytes) {
+        while (!bytes.empty()) {
+            std::size_t room = codec::kMaxSegment - skeleton_.size();
+            std::size_t take = std::min(room, bytes.size());
+            record_.extents.push_back({kPending, skeleton_.size(), take});
+            skeleton_.insert(skeleton_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(take));
+            skeleton_total_ += take;
+            bytes = bytes.subspan(take);
+            if (skeleton_.size() == codec::kMaxSegment) close_skeleton_segment();
+        }
+        return {};
+    }
+
+    void close_skeleton_segment() {
+        auto raw = std::make_shared<Buffer>(std::move(skeleton_));
+        skeleton_ = {};
+        resolve_pending(new_slot(-1, raw->size()), 0);
+        put(slots_.back(), std::move(raw), codec::Hint{}, std::nullopt);
+    }
+
+    Status end_skeleton() {
+        if (skeleton_.empty()) return {};
+        if (skeleton_total_ <= kInlineLimit) {
+            std::uint64_t at = record_.inline_bytes.size();
+            record_.inline_bytes.insert(record_.inline_bytes.end(), skeleton_.begin(), skeleton_.end());
+            resolve_pending(store::Extent::kInline, at);
+        } else {
+            close_skeleton_segment();
+        }
+        return {};
+    }
+
+    void resolve_pending(std::uint32_t segment, std::uint64_t shift) {
+        for (; first_pending_ < record_.extents.size(); ++first_pending_) {
+            store::Extent& extent = record_.extents[first_pending_];
+            if (extent.segment != kPending) continue;
+            extent.segment = segment;
+            extent.offset += shift;
+        }
+    }
+
+    void add_inline(Bytes bytes) {
+        record_.extents.push_back({store::Extent::kInline, record_.inline_bytes.size(), bytes.size()});
+        record_.inline_bytes.insert(record_.inline_bytes.end(), bytes.begin(), bytes.end());
+    }
+
+    std::uint32_t new_slot(std::int64_t tensor, std::uint64_t length) {
+        slots_.push_back({SegmentId{}, tensor, length, 0});
+        return static_cast<std::uint32_t>(slots_.size() - 1);
+    }
+
+    // Once all names are known: extents point to the table of distinct segments instead of slots.
+    void name_segments() {
+        std::unordered_map<SegmentId, std::uint32_t> numbers;
+        std::vector<std::uint32_t> number_of;
+        for (const Slot& slot : slots_) {
+            auto [at, fresh] = numbers.try_emplace(slot.id, static_cast<std::uint32_t>(record_.segments.size()));
+            if (fresh) record_.segments.push_back(slot.id);
+            number_of.push_back(at->second);
+            if (slot.tensor < 0) continue;
+            auto index = static_cast<std::size_t>(slot.tensor);
+            tensor_segments_[index].push_back(slot.id);
+            store::TensorEntry& tensor = record_.tensors[index];
+            tensor.crc32 = crc32_combine(tensor.crc32, slot.crc, slot.length);
+        }
+        for (store::Extent& extent : record_.extents) {
+            if (extent.segment != store::Extent::kInline) extent.segment = number_of[extent.segment];
+        }
+    }
+
+    bool failed() {
+        std::lock_guard lock(mutex_);
+        return error_.has_value();
+    }
+
+    Result<Ingested> finish() {
+        record_.id = FileId::from(whole_.finish());
+        name_segments();
+        CORAL_TRY(store::Put put, store_.put_file(record_));
+        for (std::size_t i = 0; i < tensor_segments_.size(); ++i) {
+            if (tensor_segments_[i].empty()) continue;
+            const store::TensorEntry& tensor = record_.tensors[i];
+            bases_.put(tensor.name, tensor.dtype, {std::move(tensor_segments_[i]), tensor.length});
+        }
+        return Ingested{record_.id, size_, stored_ + put.stored_bytes, put.existed};
+    }
+
+    static constexpr std::uint32_t kPending = store::Extent::kInline - 1;
+
+    store::Store& store_;
+    const formats::ByteSource& source_;
+    BaseMap& bases_;
+    IngestProgress* progress_;
+    std::uint64_t size_ = 0;
+    formats::Layout layout_;
+    store::FileRecord record_;
+    Sha256 whole_;
+    Buffer skeleton_;
+    std::uint64_t skeleton_total_ = 0;
+    std::size_t first_pending_ = 0;
+    std::deque<Slot> slots_;  // a deque: tasks hold references
+    std::vector<std::vector<SegmentId>> tensor_segments_;
+    std::mutex mutex_;  // guards error_, stored_
+    std::optional<Error> error_;
+    std::uint64_t stored_ = 0;
+    TaskGroup tasks_;  // last: its destructor waits for tasks that use the rest
+};
+
+}  // namespace
+
+Status FileSource::read_at(std::uint64_t offset, MutableBytes out) const {
+    CORAL_TRY(std::size_t got, file_->read_at(offset, out));
+    if (got != out.size()) return make_error(Errc::kConflict, "the file became shorter while it was read");
+    return {};
+}
+
+Ingestor::Ingestor(store::Store& store, ThreadPool& pool, std::size_t in_flight)
+    : store_(store), pool_(pool), in_flight_(std::max<std::size_t>(in_flight, 1)) {}
+
+Result<Ingested> Ingestor::ingest(const formats::ByteSource& source, BaseMap& bases, IngestProgress* progress) {
+    return Job(store_, pool_, in_flight_, source, bases, progress).run();
+}
+
+}  // namespace coral::repo

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// The staging file of one inode: bytes that were written and are not (wholly) in packs yet. Either whole, or an overlay over a
+// stored file: then only the units of 256 KiB that were written are in it. The staging file's own size is the logical size.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "coral/base/os.hpp"
+#include "coral/store/store.hpp"
+
+namespace coral::repo {
+
+class StagedFile {
+  public:
+    static constexpr std::uint64_t kUnit = 256u << 10;
+
+    // What lies under an overlay, and how to make a unit's arrival permanent before it is written to.
+    struct Overlay {
+        store::Store* store = nullptr;
+        std::shared_ptr<const store::FileRecord> record;
+        std::uint64_t limit = 0;  // smallest size since the overlay began
+        std::function<Status(const std::vector<std::uint64_t>& units)> enter_units;
+    };
+
+    StagedFile(Uuid uuid, std::string path, std::shared_ptr<File> file, std::uint64_t size)
+        : uuid_(uuid), path_(std::move(path)), file_(std::move(file)), size_(size) {}
+
+    const Uuid& uuid() const { return uuid_; }
+    const std::string& path() const { return path_; }
+    const std::shared_ptr<File>& file() const { return file_; }
+    std::uint64_t size() const { return size_.load(); }
+
+    // Its directory entry is on the disk.
+    bool name_synced() const { return name_synced_.load(); }
+    void set_name_synced() { name_synced_.store(true); }
+
+    // Before the file is shared between threads.
+    void set_overlay(Overlay overlay, const std::vector<std::uint64_t>& units);
+
+    // Thread-safe. Fewer bytes only at the end.
+    Result<std::size_t> read(std::uint64_t offset, MutableBytes out);
+    Status write(std::uint64_t offset, Bytes data);
+    // The caller has already lowered the limit on disk.
+    Status truncate(std::uint64_t size);
+    // Room at the end for `length` bytes: returns where it begins.
+    std::uint64_t reserve(std::uint64_t length) { return size_.fetch_add(length); }
+
+  private:
+    enum class Unit : std::uint8_t { kBase, kFilling, kHere };
+
+    std::uint64_t overlaid_bytes() const;  // below this, units matter; units_mutex_ held
+    Status read_unit_part(std::uint64_t offset, MutableBytes out);
+    Status read_base(std::uint64_t offset, MutableBytes out, std::uint64_t limit);
+    // Claims the units of a write that are still the base's; waits for those that another write is filling.
+    std::vector<std::uint64_t> claim_units(std::uint64_t offset, std::uint64_t length);
+    Status fill_unit(std::uint64_t unit, std::uint64_t offset, Bytes data);
+    void settle_units(const std::vector<std::uint64_t>& units, Unit state);
+    void grow_to(std::uint64_t end);
+
+    Uuid uuid_;
+    std::string path_;
+    std::shared_ptr<File> file_;
+    std::atomic<std::uint64_t> size_;
+    std::atomic<bool> name_synced_{false};
+
+    std::mutex units_mutex_;  // guards units_ and overlay_.limit
+    std::condition_variable units_settled_;
+    bool overlaid_ = false;
+    Overlay overlay_;
+    std::vector<Unit> units_;
+};
+
+}  // namespace coral::repo

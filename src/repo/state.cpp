@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "repo/state.hpp"
+
+#include <fmt/format.h>
+
+#include "coral/base/log.hpp"
+
+namespace coral::repo {
+namespace {
+
+Status migrate(Database& db) {
+    CORAL_TRY(Transaction transaction, Transaction::begin(db));
+    // Asked again inside: another process may have migrated while we waited for the lock.
+    CORAL_TRY(std::int64_t version, db.user_version());
+    for (; version < State::kVersion; ++version) {
+        CORAL_CHECK(db.execute(kMigrations[version]));
+        CORAL_CHECK(db.set_user_version(version + 1));
+    }
+    return transaction.commit();
+}
+
+Status check_version(Database& db, bool may_create, bool read_only) {
+    CORAL_TRY(std::int64_t version, db.user_version());
+    if (version > State::kVersion) {
+        return make_error(
+            Errc::kUnsupported,
+            fmt::format("{}: made by a newer CoralFS (state version {}, this one knows up to {}); install the "
+                        "newer version to open this repository",
+                        db.path(), version, State::kVersion));
+    }
+    if (version == State::kVersion) return {};
+    if (version <= 0 && !may_create) {
+        return make_error(Errc::kCorrupt,
+                          fmt::format("{}: holds no CoralFS state (emptied or replaced?); put the file back "
+                                      "from a backup",
+                                      db.path()));
+    }
+    if (read_only) {
+        return make_error(Errc::kReadOnly,
+                          fmt::format("{}: has the older state version {}; open the repository once for "
+                                      "writing to bring it up to date",
+                                      db.path(), version));
+    }
+    return {};
+}
+
+// A read transaction: everything that the body sees is of one moment.
+class Snapshot {
+  public:
+    static Result<Snapshot> begin(Database& db) {
+        CORAL_CHECK(db.prepare("BEGIN").run());
+        return Snapshot(&db);
+    }
+    Snapshot(Snapshot&& other) noexcept : db_(std::exchange(other.db_, nullptr)) {}
+    Snapshot& operator=(Snapshot&&) = delete;
+    ~Snapshot() {
+        if (db_ && db_->in_transaction()) (void)db_->prepare("ROLLBACK").run();
+    }
+
+  private:
+    explicit Snapshot(Database* db) : db_(db) {}
+    Database* db_;
+};
+
+Error read_only_error() {
+    return make_error(Errc::kReadOnly, "the repository is open read-only: nothing in it can be changed");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<State>> State::open(Os& os, const std::string& path, bool read_only, bool create) {
+    using Sync = DatabaseOptions::Sync;
+    if (!create) {
+        // SQLite would say "unable to open database file"; the stat says why.
+        if (auto found = os.stat(path); !found) return std::move(found).error();
+    }
+    auto state = std::unique_ptr<State>(new State);
+    DatabaseOptions options;
+    options.create = create;
+    if (!read_only) {
+        CORAL_TRY(state->full_, [&] {
+            options.sync = Sync::kFull;
+            return Database::open(os, path, options);
+        }());
+        CORAL_CHECK(check_version(*state->full_, create, false));
+        CORAL_CHECK(migrate(*state->full_));
+        options.sync = Sync::kNormal;
+        CORAL_TRY(state->normal_, Database::open(os, path, options));
+    }
+    options.read_only = true;
+    options.create = false;
+    CORAL_TRY(state->reader_, Database::open(os, path, options));
+    CORAL_CHECK(check_version(*state->reader_, false, true));
+    return state;
+}
+
+Status State::write(const std::function<Status(Database&)>& body) {
+    if (!normal_) return read_only_error();
+    std::lock_guard lock(write_mutex_);
+    CORAL_TRY(Transaction transaction, Transaction::begin(*normal_));
+    CORAL_CHECK(body(*normal_));
+    return transaction.commit();
+}
+
+Status State::write_durably(const std::function<Status(Database&)>& body) {
+    if (!full_) return read_only_error();
+    std::lock_guard lock(write_mutex_);
+    CORAL_TRY(Transaction transaction, Transaction::begin(*full_));
+    CORAL_CHECK(body(*full_));
+    // A transaction that changes no page writes no WAL frame, and then nothing is synced.
+    CORAL_CHECK(full_
+                    ->prepare("INSERT INTO meta(key, value) VALUES('full_commits', 1) "
+                              "ON CONFLICT(key) DO UPDATE SET value = value + 1")
+                    .run());
+    return transaction.commit();
+}
+
+Status State::read(const std::function<Status(Database&)>& body) {
+    std::lock_guard lock(read_mutex_);
+    CORAL_TRY(Snapshot snapshot, Snapshot::begin(*reader_));
+    return body(*reader_);
+}
+
+}  // namespace coral::repo

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening a worktree, healing what a crash left, and the table of inodes in use.
+#include "coral/repo/worktree.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "coral/base/log.hpp"
+#include "repo/worktree_impl.hpp"
+
+namespace coral::repo {
+namespace {
+
+// Encoded segments in flight per file being ingested: enough to keep the pool busy while the reader hashes ahead.
+std::size_t ingest_window(const ThreadPool& pool) { return pool.size() + 2; }
+
+}  // namespace
+
+Worktree::Worktree(Repository& repo) : repo_(repo) {}
+
+Worktree::Impl::Impl(Worktree& worktree, ThreadPool& pool)
+    : tree(worktree),
+      repo(worktree.repo_),
+      state(repo.state()),
+      ingestor(repo.store(), pool, ingest_window(pool)),
+      boot(repo.os().boot_id()) {}
+
+std::string Worktree::lock_path(const Repository& repo, const Uuid& worktree) {
+    return fmt::format("{}/run/{}.lock", repo.dir(), worktree.text());
+}
+
+std::string Worktree::owner_path(const Repository& repo, const Uuid& worktree) {
+    return fmt::format("{}/run/{}.owner", repo.dir(), worktree.text());
+}
+
+Result<std::shared_ptr<Worktree>> Worktree::open(Repository& repo, const std::string& branch, ThreadPool& pool) {
+    if (repo.read_only()) return make_error(Errc::kReadOnly, fmt::format("{}: the repository is read-only", repo.dir()));
+    std::shared_ptr<Worktree> tree(new Worktree(repo));
+    tree->impl_ = std::make_unique<Impl>(*tree, pool);
+    CORAL_CHECK(tree->impl_->load(branch));
+    return tree;
+}
+
+Status Worktree::Impl::load(const std::string& branch) {
+    CORAL_TRY(Branch found, repo.branch(branch));
+    tree.branch_ = branch;
+    tree.uuid_ = found.worktree;
+    CORAL_TRY(lock_file, repo.os().open(lock_path(repo, tree.uuid_), OpenMode::kOpenOrCreate));
+    CORAL_TRY(bool mine, lock_file->try_lock(true));
+    if (!mine) {
+        return make_error(Errc::kBusy, fmt::format("branch {}: another process owns it (a mount of {}?)", branch, repo.dir()));
+    }
+    staging_dir = fmt::format("{}/staging/{}", repo.dir(), tree.uuid_.text());
+    if (!repo.os().exists(staging_dir)) {
+        CORAL_CHECK(repo.os().make_dir(staging_dir));
+        CORAL_CHECK(repo.os().sync_dir(path_parent(staging_dir)));
+    }
+    std::optional<Row> root;
+    CORAL_CHECK(state.read([&](Database& db) -> Status {
+        Statement st = db.prepare("SELECT id, root, base_commit FROM worktree WHERE uuid=?");
+        st.bind(tree.uuid_);
+        CORAL_TRY(bool there, st.step());
+        if (!there) return make_error(Errc::kNotFound, fmt::format("branch {}: it has just been deleted", branch));
+        row_id = st.integer(0);
+        if (!st.is_null(2)) base = st.id<CommitId>(2);
+        CORAL_TRY(root, select_ino(db, st.unsigned_integer(1)));
+        return {};
+    }));
+    if (!root) return make_error(Errc::kCorrupt, fmt::format("branch {}: state.db has no root directory for it", branch));
+    CORAL_TRY(tree.root_, inode_of(*root, changes));
+    CORAL_CHECK(heal());
+    ingest_thread = std::thread([this] { ingest_loop(); });
+    reap_thread = std::thread([this] { reap_loop(); });
+    return {};
+}
+
+Worktree::~Worktree() {
+    if (!impl_) return;
+    {
+        std::lock_guard lock(impl_->queue_mutex);
+        impl_->stop = true;
+        if (impl_->current) impl_->current->cancel = true;
+    }
+    impl_->queue_wake.notify_all();
+    if (impl_->ingest_thread.joinable()) impl_->ingest_thread.join();
+    if (impl_->reap_thread.joinable()) impl_->reap_thread.join();
+}
+
+void Worktree::observe(ChangeObserver observer) {
+    std::lock_guard lock(impl_->observer_mutex);
+    impl_->observer = std::move(observer);
+}
+
+void Worktree::announce(const InodePtr& dir, const std::string& name, Ino replaced) {
+    impl_->changed({{dir->ino, name, replaced}});
+}
+
+void Worktree::Impl::changed(const std::vector<std::tuple<Ino, std::string, Ino>>& events) {
+    ChangeObserver call;
+    {
+        std::lock_guard lock(observer_mutex);
+        call = observer;
+    }
+    if (!call) return;
+    for (const auto& [parent, name, replaced] : events) call(parent, name, replaced);
+}
+
+std::optional<CommitId> Worktree::base_commit() const {
+    std::lock_guard lock(impl_->ops_mutex);
+    return impl_->base;
+}
+
+// ---- healing
+
+Status Worktree::Impl::heal() {
+    std::vector<Row> rows;
+    CORAL_CHECK(state.read([&](Database& db) -> Status {
+        Statement st = db.prepare(
+            fmt::format("SELECT {} FROM inode WHERE worktree=? AND staging IS NOT NULL ORDER BY ino", kColumns));
+        st.bind(row_id);
+        while (true) {
+            CORAL_TRY(bool more, st.step());
+            if (!more) return {};
+            rows.push_back(read_row(st));
+        }
+    }));
+    std::vector<Ino> ready;
+    for (const Row& row : rows) CORAL_CHECK(heal_row(row, ready));
+    CORAL_CHECK(drop_stray_staging());
+    for (Ino ino : ready) {
+        CORAL_TRY(InodePtr inode, load_inode(ino));
+        enqueue(inode);
+    }
+    return {};
+}
+
+// One row whose bytes were in a staging file when the last owner left or died.
+Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready) {
+    std::string path = staging_path(*row.staging);
+    auto staged = repo.os().stat(path);
+    if (row.ingested && row.content) {
+        CORAL_TRY(bool stored, repo.store().contains(store::Kind::kFile, *row.content));
+        if (stored) {
+            // The packs have it; the staging file goes as a stray one, once packs and row are on the disk. After a power cut
+            // it must not be asked: its bytes may never have been synced.
+            CORAL_TRY(auto record, repo.store().file(FileId::from(*row.content)));
+            return state.write([&](Database& db) -> Status {
+                CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=?").bind(*row.staging).run());
+                return db.prepare("UPDATE inode SET staging=NULL, ingested=0, complete=1, synced=0, overlay=NULL, overlay_limit=0, "
+                                  "previous=NULL, size=? WHERE ino=?").bind(record->size).bind(row.ino).run();
+            });
+        }
+    }
+    bool partly = staged.ok() && row.boot != boot && row.synced == kPartlySynced;
+    bool trusted = staged.ok() && (row.boot == boot || row.synced == kSynced);
+    // What it held before; contents that were ingested but whose packs were not synced may be gone with the machine.
+    std::optional<AnyId> earlier;
+    for (const auto& content : {row.ingested ? std::nullopt : row.content, row.previous}) {
+        if (!content || earlier) continue;
+        CORAL_TRY(bool stored, repo.store().contains(store::Kind::kFile, *content));
+        if (stored) earlier = content;
+    }
+    // No row may go on naming a content that the store lacks.
+    auto bind_earlier = [&](Statement st) {
+        if (earlier) st.bind(*earlier);
+        else st.bind_null();
+        return st;
+    };
+    if (trusted) {
+        // A killed daemon loses nothing written: the row may be behind, the file is not.
+        CORAL_CHECK(state.write([&](Database& db) {
+            return bind_earlier(db.prepare("UPDATE inode SET content=?, size=?, mtime_ns=max(mtime_ns,?), boot=?, ingested=0 "
+                                           "WHERE ino=?")).bind(staged->size).bind(staged->mtime_ns).bind(boot).bind(row.ino).run();
+        }));
+        if (row.complete) ready.push_back(row.ino);
+        return {};
+    }
+    if (earlier && !partly) {
+        log_warn("{}: bytes that were not synced before the machine stopped are not trusted; inode {} shows what it held "
+                 "before", tree.branch_, row.ino);
+        CORAL_TRY(auto record, repo.store().file(FileId::from(*earlier)));
+        return state.write([&](Database& db) {
+            return db.prepare("UPDATE inode SET staging=NULL, ingested=0, complete=1, overlay=NULL, previous=NULL, content=?, "
+                              "size=? WHERE ino=?").bind(*earlier).bind(record->size).bind(row.ino).run();
+        });
+    }
+    if (staged.ok()) {
+        log_warn("{}: inode {} was not synced before the machine stopped: marked incomplete", tree.branch_, row.ino);
+        return state.write([&](Database& db) {
+            return bind_earlier(db.prepare("UPDATE inode SET content=?, complete=0, ingested=0, size=?, boot=? WHERE ino=?"))
+                .bind(staged->size).bind(boot).bind(row.ino).run();
+        });
+    }
+    log_warn("{}: inode {} ({}) was created but its bytes never reached the disk: removed", tree.branch_, row.ino, row.name);
+    return state.write([&](Database& db) { return db.prepare("DELETE FROM inode WHERE ino=?").bind(row.ino).run(); });
+}
+
+// Staging files that no row names. The folder is this worktree's alone, and we hold its lock.
+Status Worktree::Impl::drop_stray_staging() {
+    CORAL_TRY(std::vector<std::string> names, repo.os().list_dir(staging_dir));
+    if (names.empty()) return {};
+    std::set<std::string> named;
+    // Rows may have lost their staging in a commit that is not on the disk yet: first make sure that it is.
+    CORAL_CHECK(repo.store().sync());
+    CORAL_CHECK(state.write_durably([&](Database& db) -> Status {
+        Statement st = db.prepare("SELECT staging FROM inode WHERE worktree=? AND staging IS NOT NULL");
+        st.bind(row_id);
+        while (true) {
+            CORAL_TRY(bool more, st.step());
+            if (!more) return {};
+            named.insert(st.uuid(0).text());
+        }
+    }));
+    for (const std::string& name : names) {
+        if (!named.count(name)) CORAL_CHECK(repo.os().remove(path_join(staging_dir, name)));
+    }
+    return {};
+}
+
+// ---- the table
+
+InodePtr Worktree::Impl::cached(Ino ino) {
+    std::lock_guard lock(table_mutex);
+    auto found = table.find(ino);
+    return found == table.end() ? nullptr : found->second.lock();
+}
+
+std::function<Status(const std::vector<std::uint64_t>&)> Worktree::Impl::unit_writer(const Uuid& staging) {
+    return [this, staging](const std::vector<std::uint64_t>& units) {
+        return state.write([&](Database& db) -> Status {
+            for (std::uint64_t unit : units) {
+                CORAL_CHECK(db.prepare("INSERT OR IGNORE INTO overlay_unit(staging, unit) VALUES(?,?)")
+                                .bind(staging).bind(unit).run());
+            }
+            return {};
+        });
+    };
+}
+
+Result<std::shared_ptr<StagedFile>> Worktree::Impl::open_staged(const Row& row) {
+    std::string path = staging_path(*row.staging);
+    CORAL_TRY(std::shared_ptr<File> file, repo.os().open(path, OpenMode::kReadWrite));
+    CORAL_TRY(FileStat stat, file->stat());
+    auto staged = std::make_shared<StagedFile>(*row.staging, path, std::move(file), stat.size);
+    if (row.overlay) {
+        StagedFile::Overlay overlay;
+        overlay.store = &repo.store();
+        CORAL_TRY(overlay.record, repo.store().file(FileId::from(*row.overlay)));
+        overlay.limit = row.overlay_limit;
+        overlay.enter_units = unit_writer(*row.staging);
+        std::vector<std::uint64_t> units;
+        CORAL_CHECK(state.read([&](Database& db) -> Status {
+            Statement st = db.prepare("SELECT unit FROM overlay_unit WHERE staging=?");
+            st.bind(*row.staging);
+            while (true) {
+                CORAL_TRY(bool more, st.step());
+                if (!more) return {};
+                units.push_back(st.unsigned_integer(0));
+            }
+        }));
+        staged->set_overlay(std::move(overlay), units);
+    }
+    return staged;
+}
+
+// The one Inode of a row. `changes_before` was read before the row was: when rows have changed since, the row may be old and
+// must be read again by the caller (kConflict).
+Result<InodePtr> Worktree::Impl::inode_of(const Row& row, std::uint64_t changes_before) {
+    if (InodePtr known = cached(row.ino)) return known;
+    auto inode = std::make_shared<Inode>(row.ino, row.type);
+    inode->parent = row.parent;
+    inode->name = row.name;
+    inode->mode = row.mode;
+    inode->uid = row.uid;
+    inode->gid = row.gid;
+    inode->size = row.size;
+    inode->mtime_ns = inode->atime_ns = row.mtime_ns;
+    inode->ctime_ns = row.ctime_ns;
+    inode->link = row.link;
+    inode->filled = row.filled;
+    inode->complete = row.complete;
+    if (!row.xattrs.empty()) {
+        CORAL_TRY(inode->xattrs, decode_xattrs(row.xattrs));
+    }
+    if (row.type == EntryType::kFile) {
+        if (row.content) inode->content = FileId::from(*row.content);
+        inode->ingested = row.ingested;
+        inode->synced = row.synced == kSynced;
+        if (row.staging) {
+            CORAL_TRY(inode->staged, open_staged(row));
+        }
+    }
+    std::lock_guard lock(table_mutex);
+    std::weak_ptr<Inode>& slot = table[row.ino];
+    if (InodePtr known = slot.lock()) return known;
+    if (changes != changes_before) return make_error(Errc::kConflict, "the row has changed");
+    slot = inode;
+    // Dead entries are swept when the table has doubled: no destructor needs to reach back into it.
+    if (table.size() > 4096 && (table.size() & (table.size() - 1)) == 0) {
+        std::erase_if(table, [](const auto& entry) { return entry.second.expired(); });
+    }
+    return inode;
+}
+
+Result<InodePtr> Worktree::get(Ino ino) {
+    if (InodePtr known = impl_->cached(ino)) return known;
+    return impl_->load_inode(ino);
+}
+
+Result<InodePtr> Worktree::Impl::load_inode(Ino ino) {
+    while (true) {
+        std::uint64_t before = changes;
+        std::optional<Row> row;
+        CORAL_CHECK(state.read([&](Database& db) -> Status {
+            CORAL_TRY(row, select_ino(db, ino));
+            return {};
+        }));
+        if (!row) return make_error(Errc::kNotFound, fmt::format("inode {} is gone", ino));
+        auto inode = inode_of(*row, before);
+        if (inode || inode.error().code != Errc::kConflict) return inode;
+    }
+}
+
+}  // namespace coral::repo

@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: Apache-2.0
+// Contents of a worktree's files. States of a file's bytes:
+//
+//   stored ──write──► staged, incomplete ──flush, no other writer──► staged, complete ──ingest──► ingested ──reap──► stored
+//                        ▲                                                │  write                  │ write
+//                        └────────────────────────────────────────────────┴─────────────────────────┘
+//
+// `stored`: content names bytes in packs, no staging file. `ingested`: content names them too, but the packs may not be on
+// the disk yet, so the row keeps the staging file. Every arrow is one row update, made before the bytes change (to the left)
+// or after they are safe (to the right).
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "coral/base/log.hpp"
+#include "repo/worktree_impl.hpp"
+
+namespace coral::repo {
+
+namespace {
+
+constexpr std::uint64_t kMaxFile = std::uint64_t{1} << 62;
+
+}  // namespace
+
+Status Worktree::open_file(const InodePtr& inode, bool writable, bool truncate) {
+    if (inode->type == EntryType::kDirectory) return make_error(Errc::kIsDirectory, "is a directory");
+    if (inode->type != EntryType::kFile) return make_error(Errc::kInvalid, "not a regular file");
+    if (writable) impl_->count_writer(inode, 1);
+    if (!truncate) return {};
+    std::lock_guard ops(impl_->ops_mutex);
+    Status done = impl_->truncate_locked(inode, 0);
+    if (!done && writable) impl_->count_writer(inode, -1);
+    return done;
+}
+
+void Worktree::Impl::count_writer(const InodePtr& inode, int by) {
+    bool unlinked;
+    {
+        std::lock_guard lock(inode->mutex);
+        if (by > 0) ++inode->writers;
+        else if (inode->writers > 0) --inode->writers;
+        unlinked = inode->unlinked;
+    }
+    std::lock_guard lock(table_mutex);
+    if (by > 0 && !unlinked) {
+        ++written[inode->ino];
+        return;
+    }
+    auto found = written.find(inode->ino);
+    if (by < 0 && found != written.end() && --found->second == 0) written.erase(found);
+}
+
+bool Worktree::Impl::open_for_writing(Ino ino) {
+    std::lock_guard lock(table_mutex);
+    return written.count(ino) != 0;
+}
+
+Result<std::size_t> Worktree::read(const InodePtr& inode, std::uint64_t offset, MutableBytes out) {
+    std::shared_ptr<StagedFile> staged;
+    std::optional<FileId> content;
+    {
+        std::lock_guard lock(inode->mutex);
+        staged = inode->staged;
+        content = inode->content;
+    }
+    if (staged) return staged->read(offset, out);
+    if (!content) return std::size_t{0};
+    CORAL_TRY(auto record, repo_.store().file(*content));
+    return repo_.store().read_file(*record, offset, out);
+}
+
+// ---- writing
+
+Result<std::shared_ptr<StagedFile>> Worktree::Impl::new_staged(const InodePtr& inode, bool empty) {
+    std::optional<FileId> content;
+    std::uint64_t size;
+    {
+        std::lock_guard lock(inode->mutex);
+        content = inode->content;
+        size = empty ? 0 : inode->size;
+    }
+    Uuid uuid = Uuid::random();
+    std::string path = staging_path(uuid);
+    CORAL_TRY(std::shared_ptr<File> file, repo.os().open(path, OpenMode::kCreateNew));
+    if (size > 0) CORAL_CHECK(file->truncate(size));
+    auto staged = std::make_shared<StagedFile>(uuid, path, std::move(file), size);
+    if (content && size > 0) {
+        StagedFile::Overlay overlay;
+        overlay.store = &repo.store();
+        CORAL_TRY(overlay.record, repo.store().file(*content));
+        overlay.limit = size;
+        overlay.enter_units = unit_writer(uuid);
+        staged->set_overlay(std::move(overlay), {});
+    }
+    return staged;
+}
+
+// ops_mutex held. `empty`: the bytes so far do not matter.
+Status Worktree::Impl::begin_write_locked(const InodePtr& inode, bool empty) {
+    std::shared_ptr<StagedFile> staged;
+    bool unlinked, marked;
+    Ino parent;
+    std::optional<FileId> content;
+    {
+        std::lock_guard lock(inode->mutex);
+        staged = inode->staged;
+        unlinked = inode->unlinked;
+        parent = inode->parent;
+        content = inode->content;
+        marked = staged && !inode->complete && !inode->ingested;
+    }
+    if (marked) return {};
+    bool fresh = !staged;
+    if (fresh) {
+        CORAL_TRY(staged, new_staged(inode, empty));
+    }
+    bool overlaid = fresh && content && staged->size() > 0;
+    if (!unlinked) {
+        Status stored = state.write([&](Database& db) -> Status {
+            if (fresh) {
+                Statement st = db.prepare("UPDATE inode SET staging=?, boot=?, overlay=?, overlay_limit=? WHERE ino=?");
+                st.bind(staged->uuid()).bind(boot);
+                if (overlaid) st.bind(*content).bind(staged->size());
+                else st.bind_null().bind(std::uint64_t{0});
+                CORAL_CHECK(st.bind(inode->ino).run());
+            }
+            CORAL_CHECK(db.prepare("UPDATE inode SET complete=0, ingested=0, synced=CASE synced WHEN 0 THEN 0 ELSE 2 END "
+                                   "WHERE ino=?").bind(inode->ino).run());
+            Statement times = db.prepare("SELECT mtime_ns FROM inode WHERE ino=?");
+            times.bind(parent);
+            CORAL_TRY(bool there, times.step());
+            return there ? touch_directory(db, parent, times.integer(0)) : Status();
+        });
+        if (!stored && fresh) (void)repo.os().remove(staged->path());
+        CORAL_CHECK(stored);
+        ++changes;
+    } else if (fresh) {
+        (void)repo.os().remove(staged->path());  // nobody can find it again; the open file is enough
+    }
+    std::lock_guard lock(inode->mutex);
+    if (!inode->staged) inode->staged = staged;
+    inode->complete = inode->ingested = inode->synced = false;
+    ++inode->generation;
+    return {};
+}
+
+Status Worktree::Impl::begin_write(const InodePtr& inode) {
+    std::lock_guard ops(ops_mutex);
+    return begin_write_locked(inode, false);
+}
+
+Status Worktree::write(const InodePtr& inode, std::uint64_t offset, Bytes data) {
+    std::uint64_t end = 0;
+    if (!checked_add(offset, data.size(), end) || end > kMaxFile) return make_error(Errc::kTooLarge, "file too large");
+    if (data.empty()) return {};
+    std::shared_ptr<StagedFile> staged;
+    while (!staged) {
+        {
+            std::lock_guard lock(inode->mutex);
+            if (inode->staged && !inode->complete && !inode->ingested) {
+                staged = inode->staged;
+                inode->synced = false;
+                ++inode->generation;  // once before and once after: ingest notices a write that it overlapped
+            }
+        }
+        if (!staged) CORAL_CHECK(impl_->begin_write(inode));
+    }
+    Status written = staged->write(offset, data);
+    CORAL_CHECK(impl_->finish_write(inode, staged));
+    return written;
+}
+
+Result<std::uint64_t> Worktree::append(const InodePtr& inode, Bytes data) {
+    std::shared_ptr<StagedFile> staged;
+    std::uint64_t offset = 0;
+    while (!staged) {
+        {
+            std::lock_guard lock(inode->mutex);
+            if (inode->staged && !inode->complete && !inode->ingested) {
+                staged = inode->staged;
+                offset = staged->reserve(data.size());
+                inode->synced = false;
+                ++inode->generation;
+            }
+        }
+        if (!staged) CORAL_CHECK(impl_->begin_write(inode));
+    }
+    Status written = staged->write(offset, data);
+    CORAL_CHECK(impl_->finish_write(inode, staged));
+    CORAL_CHECK(written);
+    return offset;
+}
+
+Status Worktree::Impl::finish_write(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged) {
+    bool flushed_meanwhile, nobody_else;
+    {
+        std::lock_guard lock(inode->mutex);
+        ++inode->generation;
+        inode->mtime_ns = inode->ctime_ns = now_ns();
+        inode->size = staged->size();
+        flushed_meanwhile = inode->complete || inode->ingested;
+        nobody_else = inode->writers == 0;
+    }
+    if (flushed_meanwhile) CORAL_CHECK(begin_write(inode));
+    // A page written back after the last close: nobody will flush it again.
+    if (nobody_else) return complete_file(inode);
+    return {};
+}
+
+Status Worktree::Impl::truncate_locked(const InodePtr& inode, std::uint64_t size) {
+    if (size > kMaxFile) return make_error(Errc::kTooLarge, "file too large");
+    {
+        std::lock_guard lock(inode->mutex);
+        std::uint64_t now_size = inode->staged ? inode->staged->size() : inode->size;
+        // O_TRUNC of an empty file is no change, unless it is one that was never completed.
+        if (size == now_size && size == 0 && !inode->staged) return {};
+    }
+    CORAL_CHECK(begin_write_locked(inode, size == 0));
+    std::shared_ptr<StagedFile> staged;
+    bool unlinked;
+    {
+        std::lock_guard lock(inode->mutex);
+        staged = inode->staged;
+        unlinked = inode->unlinked;
+        ++inode->generation;
+    }
+    if (!unlinked) {
+        // Before the bytes go: after a crash the base must not shine through where the file was cut and grew again.
+        CORAL_CHECK(state.write([&](Database& db) {
+            return db.prepare("UPDATE inode SET overlay_limit=min(overlay_limit,?), size=? WHERE ino=?")
+                .bind(size).bind(size).bind(inode->ino).run();
+        }));
+    }
+    CORAL_CHECK(staged->truncate(size));
+    bool nobody_writes;
+    {
+        std::lock_guard lock(inode->mutex);
+        ++inode->generation;
+        inode->size = size;
+        inode->mtime_ns = inode->ctime_ns = now_ns();
+        nobody_writes = inode->writers == 0;
+    }
+    if (!nobody_writes) return {};
+    return complete_locked(inode);  // truncate(2) without a descriptor: nobody will flush
+}
+
+Status Worktree::allocate(const InodePtr& inode, std::uint64_t offset, std::uint64_t length, bool keep_size) {
+    std::uint64_t end = 0;
+    if (length == 0) return make_error(Errc::kInvalid, "a length of 0 cannot be allocated");
+    if (!checked_add(offset, length, end) || end > kMaxFile) return make_error(Errc::kTooLarge, "file too large");
+    // Room is promised by the disk below only when bytes are written: here it only sets the size.
+    std::lock_guard ops(impl_->ops_mutex);
+    std::uint64_t size = attributes(inode).size;
+    if (keep_size || end <= size) return {};
+    return impl_->truncate_locked(inode, end);
+}
+
+Status Worktree::Impl::complete_file(const InodePtr& inode) {
+    std::lock_guard ops(ops_mutex);
+    return complete_locked(inode);
+}
+
+Status Worktree::Impl::complete_locked(const InodePtr& inode) {
+    std::uint64_t size;
+    std::int64_t mtime;
+    bool synced;
+    {
+        std::lock_guard lock(inode->mutex);
+        if (!inode->staged || inode->complete || inode->unlinked) return {};
+        size = inode->staged->size();
+        mtime = inode->mtime_ns;
+        synced = inode->synced;
+    }
+    CORAL_CHECK(state.write([&](Database& db) {
+        return db.prepare("UPDATE inode SET complete=1, size=?, mtime_ns=?, synced=CASE WHEN ? OR synced=0 THEN synced ELSE 2 END "
+                          "WHERE ino=?").bind(size).bind(mtime).bind(synced).bind(inode->ino).run();
+    }));
+    ++changes;
+    {
+        std::lock_guard lock(inode->mutex);
+        inode->complete = true;
+        inode->size = size;
+    }
+    enqueue(inode);
+    return {};
+}
+
+Status Worktree::flush(const InodePtr& inode, bool writable) {
+    if (!writable) return {};
+    {
+        std::lock_guard lock(inode->mutex);
+        if (inode->writers > 1) return {};
+    }
+    return impl_->complete_file(inode);
+}
+
+void Worktree::close_file(const InodePtr& inode, bool writable) {
+    if (!writable) return;
+    impl_->count_writer(inode, -1);
+    {
+        std::lock_guard lock(inode->mutex);
+        if (inode->writers > 0 || !inode->staged || inode->complete) return;
+    }
+    if (auto done = impl_->complete_file(inode); !done) log_error("close: {}", done.error().message);
+}
+
+// ---- durability
+
+Status Worktree::sync_file(const InodePtr& inode) {
+    std::shared_ptr<StagedFile> staged;
+    std::uint64_t generation, size = 0;
+    std::int64_t mtime;
+    bool ingested, unlinked;
+    {
+        std::lock_guard lock(inode->mutex);
+        staged = inode->staged;
+        generation = inode->generation;
+        ingested = inode->ingested;
+        mtime = inode->mtime_ns;
+        unlinked = inode->unlinked;
+        if (staged) size = staged->size();
+    }
+    if (unlinked) return {};
+    if (staged) {
+        CORAL_CHECK(staged->file()->sync_data());
+        if (!staged->name_synced()) {
+            CORAL_CHECK(repo_.os().sync_dir(impl_->staging_dir));
+            staged->set_name_synced();
+        }
+    }
+    if (!staged || ingested) CORAL_CHECK(repo_.store().sync());
+    bool still_the_same = false;
+    CORAL_CHECK(impl_->state.write_durably([&](Database& db) -> Status {
+        if (!staged) return {};
+        {
+            std::lock_guard lock(inode->mutex);
+            still_the_same = inode->generation == generation && inode->staged == staged;
+        }
+        // Bytes written after the fdatasync began are not promised; what was there when fsync was called is.
+        return db.prepare("UPDATE inode SET synced=?, size=?, mtime_ns=?, boot=? WHERE ino=? AND staging=?")
+            .bind(still_the_same ? kSynced : kPartlySynced).bind(size).bind(mtime).bind(impl_->boot).bind(inode->ino).bind(staged->uuid()).run();
+    }));
+    if (still_the_same) {
+        std::lock_guard lock(inode->mutex);
+        if (inode->generation == generation) inode->synced = true;
+    }
+    return {};
+}
+
+Status Worktree::sync_names() {
+    CORAL_CHECK(repo_.store().sync());
+    return impl_->state.write_durably([](Database&) { return Status(); });
+}
+
+std::optional<FileId> Worktree::content_id(const InodePtr& inode) const {
+    std::lock_guard lock(inode->mutex);
+    if (inode->staged && !inode->ingested) return std::nullopt;
+    return inode->content;
+}
+
+Status Worktree::clone_content(const InodePtr& from, const InodePtr& to) {
+    std::lock_guard ops(impl_->ops_mutex);
+    std::optional<FileId> content;
+    std::uint64_t size;
+    {
+        std::lock_guard lock(from->mutex);
+        if (from->type != EntryType::kFile || !from->content || (from->staged && !from->ingested)) {
+            return make_error(Errc::kUnsupported, "the source is still being written");
+        }
+        content = from->content;
+        size = from->staged ? from->staged->size() : from->size;
+    }
+    return impl_->place_content_locked(to, *content, size);
+}
+
+Status Worktree::place_content(const InodePtr& to, const FileId& content, std::uint64_t size) {
+    std::lock_guard ops(impl_->ops_mutex);
+    return impl_->place_content_locked(to, content, size);
+}
+
+std::optional<FileId> Worktree::stored_content(const InodePtr& inode) const {
+    std::lock_guard lock(inode->mutex);
+    return inode->staged ? std::nullopt : inode->content;
+}
+
+Status Worktree::Impl::place_content_locked(const InodePtr& to, const FileId& content, std::uint64_t size) {
+    std::string orphan;
+    {
+        std::lock_guard lock(to->mutex);
+        if (to->type != EntryType::kFile || to->unlinked) return make_error(Errc::kUnsupported, "the target has been removed");
+        if (to->writers > 1) return make_error(Errc::kUnsupported, "the target is open elsewhere");
+        if (to->staged) orphan = to->staged->path();
+    }
+    // The content may rest on packs that are not synced: so may `to` from now on.
+    CORAL_CHECK(repo.store().sync());
+    std::int64_t now = now_ns();
+    CORAL_CHECK(state.write([&](Database& db) -> Status {
+        CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=(SELECT staging FROM inode WHERE ino=?)").bind(to->ino).run());
+        CORAL_CHECK(db.prepare("UPDATE inode SET content=?, size=?, mtime_ns=?, ctime_ns=?, staging=NULL, ingested=0, complete=1, "
+                               "overlay=NULL WHERE ino=?").bind(content).bind(size).bind(now).bind(now).bind(to->ino).run());
+        Statement above = db.prepare("SELECT p.ino, p.mtime_ns FROM inode i JOIN inode p ON p.ino=i.parent WHERE i.ino=?");
+        above.bind(to->ino);
+        CORAL_TRY(bool there, above.step());
+        return there ? touch_directory(db, above.unsigned_integer(0), above.integer(1)) : Status();
+    }));
+    ++changes;
+    {
+        std::lock_guard lock(to->mutex);
+        to->content = content;
+        to->staged = nullptr;
+        to->size = size;
+        to->complete = true;
+        to->ingested = false;
+        to->mtime_ns = to->ctime_ns = now;
+        ++to->generation;
+    }
+    if (!orphan.empty()) {
+        std::lock_guard lock(queue_mutex);
+        orphans.push_back(orphan);
+    }
+    return {};
+}
+
+}  // namespace coral::repo

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// Private to worktree*.cpp: the inode, its row, and what a Worktree keeps.
+//
+// Locks, in order: ops_mutex_ (one change of names or rows at a time; SQLite has one writer anyway) > State's writer >
+// Inode::mutex > table_mutex_ > queue_mutex_. Only ops_mutex_ and State's writer are held across I/O, and only SQLite's own;
+// reading and writing file contents, decoding, ingest and callbacks run with no lock at all.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <thread>
+#include <unordered_map>
+
+#include "coral/base/sqlite.hpp"
+#include "coral/repo/worktree.hpp"
+#include "repo/staged_file.hpp"
+#include "repo/state.hpp"
+
+namespace coral::repo {
+
+// inode.synced: how much of the staging file is known to be on the disk.
+inline constexpr std::int64_t kUnsynced = 0, kSynced = 1, kPartlySynced = 2;
+
+// A row of `inode`, in the order of kColumns.
+struct Row {
+    Ino ino = 0, parent = 0;
+    std::string name;
+    EntryType type = EntryType::kFile;
+    std::uint32_t mode = 0, uid = 0, gid = 0;
+    std::uint64_t size = 0;
+    std::int64_t mtime_ns = 0, ctime_ns = 0;
+    std::optional<AnyId> content;
+    std::string link;
+    Buffer xattrs;
+    bool filled = false, dirty = false;
+    std::uint64_t version = 0;
+    std::optional<Uuid> staging;
+    bool ingested = false, complete = true;
+    std::int64_t synced = kUnsynced;
+    std::string boot;
+    std::optional<AnyId> overlay;
+    std::uint64_t overlay_limit = 0;
+    std::optional<AnyId> previous;
+};
+
+inline constexpr std::string_view kColumns =
+    "ino,parent,name,type,mode,uid,gid,size,mtime_ns,ctime_ns,content,link,xattrs,filled,dirty,version,staging,ingested,"
+    "complete,synced,boot,overlay,overlay_limit,previous";
+
+Row read_row(const Statement& st);
+Result<std::optional<Row>> select_ino(Database& db, Ino ino);
+Result<std::optional<Row>> select_child(Database& db, Ino parent, std::string_view name);
+Result<std::vector<Row>> select_children(Database& db, Ino parent);
+// Inserts with a fresh inode number, which it returns.
+Result<Ino> insert_row(Database& db, std::int64_t worktree, const Row& row);
+FileType file_type(EntryType type);
+
+class Inode {
+  public:
+    Inode(Ino number, EntryType kind) : ino(number), type(kind) {}
+    const Ino ino;
+    const EntryType type;
+
+    mutable std::mutex mutex;  // guards all below
+    Ino parent = 0;
+    std::string name;
+    bool unlinked = false;
+    std::uint32_t mode = 0, uid = 0, gid = 0;
+    std::uint64_t size = 0;  // of staged, when there is one
+    std::int64_t atime_ns = 0, mtime_ns = 0, ctime_ns = 0;
+    std::string link;
+    Xattrs xattrs;
+    bool filled = false;  // directories
+
+    // Contents of a file. content: FILE id of the last ingested content. staged: the bytes that count now.
+    std::optional<FileId> content;
+    std::shared_ptr<StagedFile> staged;
+    bool ingested = false;  // content names staged's bytes
+    bool complete = true;
+    bool synced = false;
+    std::uint64_t generation = 0;  // grows before and after every change of the bytes
+    std::uint32_t writers = 0;
+    bool queued = false;
+};
+
+struct Worktree::Impl {
+    Impl(Worktree& worktree, ThreadPool& pool);
+
+    Worktree& tree;
+    Repository& repo;
+    State& state;
+    Ingestor ingestor;
+    std::unique_ptr<File> lock_file;
+    std::int64_t row_id = 0;
+    std::string staging_dir, boot;
+
+    std::mutex ops_mutex;                  // see above; guards base
+    std::optional<CommitId> base;
+    std::atomic<std::uint64_t> changes{0};  // grows with every change of a row: notices lookups that read an old one
+
+    std::mutex table_mutex;  // guards table and written
+    std::unordered_map<Ino, std::weak_ptr<Inode>> table;
+    std::map<Ino, std::uint32_t> written;  // writable handles by inode: flushed is not yet closed (fork and exec flush)
+
+    std::mutex observer_mutex;  // guards observer
+    ChangeObserver observer;
+
+    std::mutex queue_mutex;  // guards the rest
+    std::condition_variable queue_wake, queue_idle;
+    std::deque<InodePtr> queue;
+    std::uint64_t running = 0;
+    std::shared_ptr<IngestProgress> current;
+    InodePtr current_inode;
+    std::vector<InodePtr> settled;      // ingested; their staging files go once packs and state are synced
+    std::vector<std::string> orphans;   // staging files that no row names any more
+    std::uint64_t settled_bytes = 0;
+    std::map<Ino, std::string> failures;  // why ingest of a file failed last
+    bool stop = false, bases_learnt = false;
+    std::thread ingest_thread, reap_thread;
+
+    using Events = std::vector<std::tuple<Ino, std::string, Ino>>;  // (parent, name, replaced)
+
+    // ---- worktree.cpp
+    Status load(const std::string& branch);
+    Status heal();
+    Status heal_row(const Row& row, std::vector<Ino>& ready);
+    Status drop_stray_staging();
+    std::string staging_path(const Uuid& uuid) const { return path_join(staging_dir, uuid.text()); }
+    Result<InodePtr> inode_of(const Row& row, std::uint64_t changes_before);
+    Result<std::shared_ptr<StagedFile>> open_staged(const Row& row);
+    std::function<Status(const std::vector<std::uint64_t>&)> unit_writer(const Uuid& staging);
+    InodePtr cached(Ino ino);
+    void changed(const std::vector<std::tuple<Ino, std::string, Ino>>& events);
+
+    // ---- worktree_names.cpp; ops_mutex held
+    Status fill(const InodePtr& dir);
+    Status fill_rows(Database& db, Ino dir, const Tree& tree, std::int64_t mtime_ns);
+    Status touch_directory(Database& db, Ino dir, std::int64_t now);
+    void touch_memory(const InodePtr& dir, std::int64_t now);
+    void forget_removed(const InodePtr& inode);
+    Result<InodePtr> insert_child(const InodePtr& dir, Row row);
+    Result<InodePtr> insert_row_in(const InodePtr& dir, Row row, const Row* replaced);
+    Status empty_directory(const Row& row, Events& events, std::uint64_t& removed);
+    Result<Row> child_row(const InodePtr& dir, std::string_view name);
+    Result<InodePtr> load_inode(Ino ino);
+    Status delete_row(Database& db, const Row& row);
+    Result<InodePtr> remove_entry(const InodePtr& dir, const Row& row);
+    Status store_xattrs(const InodePtr& inode, const Xattrs& xattrs);
+    Status check_replace(const Row& from, const std::optional<Row>& to);
+    Status check_not_below(Ino dir, Ino ancestor);
+
+    // ---- worktree_contents.cpp
+    Status begin_write(const InodePtr& inode);  // afterwards: staged, incomplete, its row says so
+    Status begin_write_locked(const InodePtr& inode, bool empty);
+    Status finish_write(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged);
+    Status complete_file(const InodePtr& inode);
+    Status complete_locked(const InodePtr& inode);
+    Status truncate_locked(const InodePtr& inode, std::uint64_t size);
+    Status place_content_locked(const InodePtr& to, const FileId& content, std::uint64_t size);
+    Result<std::shared_ptr<StagedFile>> new_staged(const InodePtr& inode, bool empty);
+
+    // ---- worktree_ingest.cpp
+    void enqueue(const InodePtr& inode);
+    void ingest_loop();
+    void reap_loop();
+    Status ingest_one(const InodePtr& inode, const std::shared_ptr<IngestProgress>& progress);
+    Status settle(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged, std::uint64_t generation,
+                  const Ingested& done);
+    Status reap();
+    struct Candidate {  // a settled file as it was when the packs were synced
+        InodePtr inode;
+        std::shared_ptr<StagedFile> staged;
+        std::uint64_t generation = 0;
+    };
+    Status release_rows(const std::vector<Candidate>& candidates, std::vector<Candidate>& done);
+    void learn_bases();
+    Status learn_tree(const TreeId& tree, std::size_t& budget);
+
+    // ---- worktree_commit.cpp
+    struct DirSnapshot;
+    Result<std::unique_ptr<DirSnapshot>> snapshot();
+    Status snapshot_dir(Database& db, DirSnapshot& dir);
+    using MayBeOpen = std::function<bool(const std::string& path)>;
+    Result<TreeId> build(DirSnapshot& dir, const std::optional<TreeId>& before_id, const std::string& path,
+                         const MayBeOpen& may_be_open);
+    Result<std::optional<TreeEntry>> build_file(const Row& row, const std::string& path, const MayBeOpen& may_be_open);
+    Status wait_complete(const CommitOptions& options);
+    bool open_for_writing(Ino ino);
+    void count_writer(const InodePtr& inode, int by);
+    void retry_failed();
+    Status mark_clean(Database& db, const DirSnapshot& dir, bool& clean);
+    Result<std::optional<TreeId>> base_tree();
+    Status status_dir(const DirSnapshot& dir, const std::optional<TreeId>& base_tree, const std::string& path,
+                      std::vector<Change>& changes_out);
+    Status status_added(const Row& row, const std::string& path, std::vector<Change>& changes_out);
+
+    // ---- worktree_restore.cpp; ops_mutex held
+    Result<std::uint64_t> restore_entry(const InodePtr& dir, const std::string& name, const TreeEntry* wanted, Events& events);
+    Result<std::uint64_t> restore_directory(const InodePtr& dir, const TreeId& wanted, Events& events);
+    Result<std::uint64_t> remove_recursively(const InodePtr& dir, const Row& row, Events& events);
+    Result<InodePtr> make_path(std::string_view path, std::uint32_t uid, std::uint32_t gid, Events& events);
+    Result<InodePtr> find_child(const InodePtr& dir, std::string_view name);
+};
+
+}  // namespace coral::repo

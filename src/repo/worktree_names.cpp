@@ -1,0 +1,480 @@
+// SPDX-License-Identifier: Apache-2.0
+// Names of a worktree: look-up, listing, creation, removal, rename, attributes.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "repo/worktree_impl.hpp"
+
+namespace coral::repo {
+namespace {
+
+Status check_name(std::string_view name) {
+    if (name.size() > 255) return make_error(Errc::kNameTooLong, fmt::format("{}…: name longer than 255 bytes", name.substr(0, 40)));
+    if (!valid_name(name)) return make_error(Errc::kInvalid, fmt::format("'{}' cannot be a name", name));
+    return {};
+}
+
+Error no_entry(std::string_view name) { return make_error(Errc::kNotFound, fmt::format("{}: no such file or directory", name)); }
+
+Attributes attributes_of_row(const Row& row) {
+    Attributes out;
+    out.ino = row.ino;
+    out.type = file_type(row.type);
+    out.mode = row.mode;
+    out.uid = row.uid;
+    out.gid = row.gid;
+    out.size = row.size;
+    out.atime_ns = out.mtime_ns = row.mtime_ns;
+    out.ctime_ns = row.ctime_ns;
+    out.incomplete = !row.complete;
+    return out;
+}
+
+}  // namespace
+
+// ---- filling
+
+// A directory's entries become rows the first time somebody looks into it.
+Status Worktree::Impl::fill(const InodePtr& dir) {
+    {
+        std::lock_guard lock(dir->mutex);
+        if (dir->type != EntryType::kDirectory) return make_error(Errc::kNotDirectory, fmt::format("{}: not a directory", dir->name));
+        if (dir->unlinked) return no_entry(dir->name);
+        if (dir->filled) return {};
+    }
+    std::optional<Row> row;
+    CORAL_CHECK(state.read([&](Database& db) -> Status {
+        CORAL_TRY(row, select_ino(db, dir->ino));
+        return {};
+    }));
+    if (!row) return no_entry(dir->name);
+    std::shared_ptr<const Tree> tree_object = std::make_shared<Tree>();
+    if (row->content) {
+        CORAL_TRY(tree_object, repo.tree(TreeId::from(*row->content)));
+    }
+    CORAL_CHECK(state.write([&](Database& db) { return fill_rows(db, dir->ino, *tree_object, row->mtime_ns); }));
+    ++changes;
+    std::lock_guard lock(dir->mutex);
+    dir->filled = true;
+    return {};
+}
+
+Status Worktree::Impl::fill_rows(Database& db, Ino dir, const Tree& entries, std::int64_t mtime_ns) {
+    std::uint32_t uid = 0, gid = 0;
+    CORAL_TRY(auto dir_row, select_ino(db, dir));
+    if (dir_row) {
+        uid = dir_row->uid;
+        gid = dir_row->gid;
+    }
+    for (const TreeEntry& entry : entries.entries) {
+        Row row;
+        row.parent = dir;
+        row.name = entry.name;
+        row.type = entry.type;
+        row.mode = entry.type == EntryType::kSymlink ? 0777 : entry.mode;
+        row.uid = uid;
+        row.gid = gid;
+        row.size = entry.size;
+        row.mtime_ns = entry.type == EntryType::kFile ? entry.mtime_ns : mtime_ns;
+        row.ctime_ns = row.mtime_ns;
+        if (entry.type != EntryType::kSymlink) row.content = entry.content;
+        row.link = entry.link;
+        if (!entry.xattrs.is_zero()) {
+            CORAL_TRY(Xattrs xattrs, repo.xattrs(entry.xattrs));
+            row.xattrs = encode_xattrs(xattrs);
+        }
+        CORAL_TRY(Ino ino, insert_row(db, row_id, row));
+        (void)ino;
+    }
+    return db.prepare("UPDATE inode SET filled=1 WHERE ino=?").bind(dir).run();
+}
+
+// ---- look-up
+
+Result<InodePtr> Worktree::lookup(const InodePtr& dir, std::string_view name) {
+    CORAL_CHECK(check_name(name));
+    while (true) {
+        bool filled;
+        {
+            std::lock_guard lock(dir->mutex);
+            filled = dir->filled;
+            if (dir->type != EntryType::kDirectory) return make_error(Errc::kNotDirectory, fmt::format("{}: not a directory", dir->name));
+        }
+        if (!filled) {
+            std::lock_guard ops(impl_->ops_mutex);
+            CORAL_CHECK(impl_->fill(dir));
+        }
+        std::uint64_t before = impl_->changes;
+        std::optional<Row> row;
+        CORAL_CHECK(impl_->state.read([&](Database& db) -> Status {
+            CORAL_TRY(row, select_child(db, dir->ino, name));
+            return {};
+        }));
+        if (!row) return no_entry(name);
+        auto inode = impl_->inode_of(*row, before);
+        if (inode || inode.error().code != Errc::kConflict) return inode;
+    }
+}
+
+Result<InodePtr> Worktree::lookup_path(std::string_view path) {
+    InodePtr at = root_;
+    while (!path.empty()) {
+        std::size_t slash = path.find('/');
+        std::string_view part = path.substr(0, slash);
+        path = slash == std::string_view::npos ? std::string_view() : path.substr(slash + 1);
+        if (part.empty()) continue;
+        CORAL_TRY(at, lookup(at, part));
+    }
+    return at;
+}
+
+Result<std::vector<DirEntry>> Worktree::list(const InodePtr& dir, std::string_view after, std::size_t limit) {
+    {
+        std::lock_guard ops(impl_->ops_mutex);
+        auto filled = impl_->fill(dir);
+        // A removed directory that is still open lists nothing.
+        if (!filled && filled.error().code == Errc::kNotFound) return std::vector<DirEntry>{};
+        CORAL_CHECK(filled);
+    }
+    std::vector<DirEntry> entries;
+    CORAL_CHECK(impl_->state.read([&](Database& db) -> Status {
+        Statement st = db.prepare(fmt::format(
+            "SELECT {} FROM inode WHERE parent=? AND parent!=0 AND name>? ORDER BY name LIMIT ?", kColumns));
+        st.bind(dir->ino).bind(as_bytes(after)).bind(static_cast<std::int64_t>(std::min<std::size_t>(limit, 1u << 30)));
+        while (true) {
+            CORAL_TRY(bool more, st.step());
+            if (!more) return {};
+            Row row = read_row(st);
+            entries.push_back({row.name, attributes_of_row(row)});
+        }
+    }));
+    // Rows of files being written are behind their inodes.
+    for (DirEntry& entry : entries) {
+        if (InodePtr known = impl_->cached(entry.attributes.ino)) entry.attributes = attributes(known);
+    }
+    return entries;
+}
+
+Result<std::string> Worktree::path_of(const InodePtr& inode) {
+    std::string path;
+    InodePtr at = inode;
+    for (int depth = 0; at->ino != root_->ino; ++depth) {
+        Ino parent;
+        {
+            std::lock_guard lock(at->mutex);
+            if (at->unlinked) return make_error(Errc::kStale, fmt::format("{}: has been removed", at->name));
+            path = path.empty() ? at->name : fmt::format("{}/{}", at->name, path);
+            parent = at->parent;
+        }
+        if (depth > 100'000) return make_error(Errc::kLoop, "state.db: a directory lies in itself");
+        CORAL_TRY(at, get(parent));
+    }
+    return path;
+}
+
+// ---- creation and removal. ops_mutex is held by the callers below.
+
+// Something in `dir` changed: it and all above may differ from the base now.
+Status Worktree::Impl::touch_directory(Database& db, Ino dir, std::int64_t now) {
+    CORAL_CHECK(db.prepare("UPDATE inode SET version=version+1, mtime_ns=?, ctime_ns=? WHERE ino=?")
+                    .bind(now).bind(now).bind(dir).run());
+    while (dir != 0) {
+        Statement st = db.prepare("SELECT parent, dirty FROM inode WHERE ino=?");
+        st.bind(dir);
+        CORAL_TRY(bool there, st.step());
+        if (!there || st.integer(1) != 0) return {};
+        Ino parent = st.unsigned_integer(0);
+        CORAL_CHECK(db.prepare("UPDATE inode SET dirty=1 WHERE ino=?").bind(dir).run());
+        dir = parent;
+    }
+    return {};
+}
+
+void Worktree::Impl::touch_memory(const InodePtr& dir, std::int64_t now) {
+    std::lock_guard lock(dir->mutex);
+    dir->mtime_ns = dir->ctime_ns = now;
+}
+
+Result<Row> Worktree::Impl::child_row(const InodePtr& dir, std::string_view name) {
+    CORAL_CHECK(fill(dir));
+    std::optional<Row> row;
+    CORAL_CHECK(state.read([&](Database& db) -> Status {
+        CORAL_TRY(row, select_child(db, dir->ino, name));
+        return {};
+    }));
+    if (!row) return no_entry(name);
+    return std::move(*row);
+}
+
+Result<InodePtr> Worktree::Impl::insert_child(const InodePtr& dir, Row row) {
+    CORAL_CHECK(check_name(row.name));
+    auto there = child_row(dir, row.name);
+    if (there) return make_error(Errc::kExists, fmt::format("{}: exists already", row.name));
+    if (there.error().code != Errc::kNotFound) return std::move(there).error();
+    CORAL_CHECK(fill(dir));  // kNotFound may also have meant that `dir` itself is gone
+    return insert_row_in(dir, std::move(row), nullptr);
+}
+
+// In one transaction with the removal of `replaced`, so that the name is never missing, whenever the machine stops.
+Result<InodePtr> Worktree::Impl::insert_row_in(const InodePtr& dir, Row row, const Row* replaced) {
+    row.parent = dir->ino;
+    {
+        std::lock_guard lock(dir->mutex);
+        if (dir->mode & 02000) {  // set-gid directories hand their group down
+            row.gid = dir->gid;
+            if (row.type == EntryType::kDirectory) row.mode |= 02000;
+        }
+    }
+    InodePtr old;
+    if (replaced) {
+        CORAL_TRY(old, load_inode(replaced->ino));
+    }
+    CORAL_CHECK(state.write([&](Database& db) -> Status {
+        if (replaced) CORAL_CHECK(delete_row(db, *replaced));
+        CORAL_TRY(row.ino, insert_row(db, row_id, row));
+        return touch_directory(db, dir->ino, row.ctime_ns);
+    }));
+    touch_memory(dir, row.ctime_ns);
+    if (old) forget_removed(old);
+    return inode_of(row, ++changes);
+}
+
+Result<InodePtr> Worktree::create_file(const InodePtr& dir, std::string_view name, std::uint32_t mode, std::uint32_t uid,
+                                       std::uint32_t gid) {
+    std::lock_guard ops(impl_->ops_mutex);
+    CORAL_CHECK(check_name(name));
+    Row row;
+    row.name = std::string(name);
+    row.mode = mode & 07777;
+    row.uid = uid;
+    row.gid = gid;
+    row.mtime_ns = row.ctime_ns = now_ns();
+    row.staging = Uuid::random();
+    row.complete = false;
+    row.boot = impl_->boot;
+    // The file first: a row must never name a staging file that is not there.
+    std::string path = impl_->staging_path(*row.staging);
+    CORAL_CHECK(impl_->fill(dir));
+    CORAL_TRY(auto file, repo_.os().open(path, OpenMode::kCreateNew));
+    file.reset();
+    auto inode = impl_->insert_child(dir, std::move(row));
+    if (!inode) (void)repo_.os().remove(path);
+    return inode;
+}
+
+Result<InodePtr> Worktree::make_directory(const InodePtr& dir, std::string_view name, std::uint32_t mode, std::uint32_t uid,
+                                          std::uint32_t gid) {
+    std::lock_guard ops(impl_->ops_mutex);
+    Row row;
+    row.name = std::string(name);
+    row.type = EntryType::kDirectory;
+    row.mode = mode & 07777;
+    row.uid = uid;
+    row.gid = gid;
+    row.mtime_ns = row.ctime_ns = now_ns();
+    row.filled = row.dirty = true;
+    return impl_->insert_child(dir, std::move(row));
+}
+
+Result<InodePtr> Worktree::make_symlink(const InodePtr& dir, std::string_view name, std::string_view target,
+                                        std::uint32_t uid, std::uint32_t gid) {
+    std::lock_guard ops(impl_->ops_mutex);
+    if (target.empty()) return make_error(Errc::kNotFound, "a symlink cannot be empty");
+    if (target.size() > 4095) return make_error(Errc::kNameTooLong, "a symlink's text is limited to 4095 bytes");
+    Row row;
+    row.name = std::string(name);
+    row.type = EntryType::kSymlink;
+    row.mode = 0777;
+    row.uid = uid;
+    row.gid = gid;
+    row.size = target.size();
+    row.mtime_ns = row.ctime_ns = now_ns();
+    row.link = std::string(target);
+    return impl_->insert_child(dir, std::move(row));
+}
+
+Status Worktree::Impl::delete_row(Database& db, const Row& row) {
+    if (row.staging) CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=?").bind(*row.staging).run());
+    return db.prepare("DELETE FROM inode WHERE ino=?").bind(row.ino).run();
+}
+
+// After its row is gone: handles go on with the inode; the staging file goes once the removal is on the disk.
+void Worktree::Impl::forget_removed(const InodePtr& inode) {
+    std::string orphan;
+    {
+        std::lock_guard lock(inode->mutex);
+        inode->unlinked = true;
+        ++inode->generation;
+        inode->ctime_ns = now_ns();
+        if (inode->staged) orphan = inode->staged->path();
+    }
+    {
+        std::lock_guard lock(table_mutex);
+        written.erase(inode->ino);
+    }
+    if (orphan.empty()) return;
+    std::lock_guard lock(queue_mutex);
+    if (current_inode == inode && current) current->cancel = true;
+    orphans.push_back(orphan);
+}
+
+Result<InodePtr> Worktree::Impl::remove_entry(const InodePtr& dir, const Row& row) {
+    CORAL_TRY(InodePtr inode, load_inode(row.ino));
+    std::int64_t now = now_ns();
+    CORAL_CHECK(state.write([&](Database& db) -> Status {
+        CORAL_CHECK(delete_row(db, row));
+        return touch_directory(db, dir->ino, now);
+    }));
+    ++changes;
+    touch_memory(dir, now);
+    forget_removed(inode);
+    return inode;
+}
+
+Result<InodePtr> Worktree::unlink(const InodePtr& dir, std::string_view name) {
+    std::lock_guard ops(impl_->ops_mutex);
+    CORAL_TRY(Row row, impl_->child_row(dir, name));
+    if (row.type == EntryType::kDirectory) return make_error(Errc::kIsDirectory, fmt::format("{}: is a directory", name));
+    return impl_->remove_entry(dir, row);
+}
+
+Result<InodePtr> Worktree::remove_directory(const InodePtr& dir, std::string_view name) {
+    std::lock_guard ops(impl_->ops_mutex);
+    CORAL_TRY(Row row, impl_->child_row(dir, name));
+    if (row.type != EntryType::kDirectory) return make_error(Errc::kNotDirectory, fmt::format("{}: not a directory", name));
+    CORAL_TRY(InodePtr inode, impl_->load_inode(row.ino));
+    CORAL_CHECK(impl_->fill(inode));
+    bool empty = false;
+    CORAL_CHECK(impl_->state.read([&](Database& db) -> Status {
+        Statement st = db.prepare("SELECT 1 FROM inode WHERE parent=? LIMIT 1");
+        st.bind(row.ino);
+        CORAL_TRY(bool any, st.step());
+        empty = !any;
+        return {};
+    }));
+    if (!empty) return make_error(Errc::kNotEmpty, fmt::format("{}: directory not empty", name));
+    return impl_->remove_entry(dir, row);
+}
+
+// ---- attributes
+
+Attributes Worktree::attributes(const InodePtr& inode) const {
+    std::lock_guard lock(inode->mutex);
+    Attributes out;
+    out.ino = inode->ino;
+    out.type = file_type(inode->type);
+    out.mode = inode->mode;
+    out.uid = inode->uid;
+    out.gid = inode->gid;
+    out.size = inode->staged ? inode->staged->size() : inode->size;
+    out.atime_ns = inode->atime_ns;
+    out.mtime_ns = inode->mtime_ns;
+    out.ctime_ns = inode->ctime_ns;
+    out.nlink = inode->unlinked ? 0 : 1;
+    out.incomplete = inode->staged && !inode->complete;
+    return out;
+}
+
+Status Worktree::set_attributes(const InodePtr& inode, const SetAttributes& set) {
+    std::lock_guard ops(impl_->ops_mutex);
+    if (set.size) {
+        if (inode->type != EntryType::kFile) return make_error(Errc::kIsDirectory, "only a file's size can be set");
+        CORAL_CHECK(impl_->truncate_locked(inode, *set.size));
+    }
+    std::int64_t now = now_ns();
+    Row row;
+    bool unlinked;
+    {
+        std::lock_guard lock(inode->mutex);
+        row.mode = set.mode ? (*set.mode & 07777) : inode->mode;
+        row.uid = set.uid.value_or(inode->uid);
+        row.gid = set.gid.value_or(inode->gid);
+        row.mtime_ns = set.mtime_ns.value_or(inode->mtime_ns);
+        row.parent = inode->parent;
+        unlinked = inode->unlinked;
+    }
+    if (inode->type == EntryType::kSymlink) row.mode = 0777;
+    if (!unlinked) {
+        CORAL_CHECK(impl_->state.write([&](Database& db) -> Status {
+            CORAL_CHECK(db.prepare("UPDATE inode SET mode=?, uid=?, gid=?, mtime_ns=?, ctime_ns=? WHERE ino=?")
+                            .bind(row.mode).bind(row.uid).bind(row.gid).bind(row.mtime_ns).bind(now).bind(inode->ino).run());
+            if (!set.mode || row.parent == 0) return {};
+            // A mode is part of history, so the folder may differ from its base now; its own times stay.
+            Statement times = db.prepare("SELECT mtime_ns FROM inode WHERE ino=?");
+            times.bind(row.parent);
+            CORAL_TRY(bool there, times.step());
+            return there ? impl_->touch_directory(db, row.parent, times.integer(0)) : Status();
+        }));
+        ++impl_->changes;
+    }
+    std::lock_guard lock(inode->mutex);
+    inode->mode = row.mode;
+    inode->uid = row.uid;
+    inode->gid = row.gid;
+    inode->mtime_ns = row.mtime_ns;
+    inode->ctime_ns = now;
+    if (set.atime_ns) inode->atime_ns = *set.atime_ns;
+    return {};
+}
+
+std::string Worktree::link_target(const InodePtr& inode) const {
+    std::lock_guard lock(inode->mutex);
+    return inode->link;
+}
+
+Xattrs Worktree::xattrs(const InodePtr& inode) const {
+    std::lock_guard lock(inode->mutex);
+    return inode->xattrs;
+}
+
+Status Worktree::set_xattr(const InodePtr& inode, const std::string& name, const std::string& value, XattrMode mode) {
+    std::lock_guard ops(impl_->ops_mutex);
+    Xattrs xattrs = this->xattrs(inode);
+    bool there = xattrs.count(name) != 0;
+    if (mode == XattrMode::kCreate && there) return make_error(Errc::kExists, fmt::format("{}: exists already", name));
+    if (mode == XattrMode::kReplace && !there) return make_error(Errc::kNoData, fmt::format("{}: no such attribute", name));
+    xattrs[name] = value;
+    return impl_->store_xattrs(inode, xattrs);
+}
+
+Status Worktree::remove_xattr(const InodePtr& inode, const std::string& name) {
+    std::lock_guard ops(impl_->ops_mutex);
+    Xattrs xattrs = this->xattrs(inode);
+    if (xattrs.erase(name) == 0) return make_error(Errc::kNoData, fmt::format("{}: no such attribute", name));
+    return impl_->store_xattrs(inode, xattrs);
+}
+
+Status Worktree::Impl::store_xattrs(const InodePtr& inode, const Xattrs& xattrs) {
+    constexpr std::size_t kLimit = 64u << 10;  // Linux's own limit for a list and for a value
+    Buffer encoded = xattrs.empty() ? Buffer{} : encode_xattrs(xattrs);
+    if (encoded.size() > kLimit) return make_error(Errc::kNoSpace, "extended attributes are limited to 64 KiB per file");
+    Ino parent;
+    bool unlinked;
+    {
+        std::lock_guard lock(inode->mutex);
+        parent = inode->parent;
+        unlinked = inode->unlinked;
+    }
+    std::int64_t now = now_ns();
+    if (!unlinked) {
+        CORAL_CHECK(state.write([&](Database& db) -> Status {
+            Statement st = db.prepare("UPDATE inode SET xattrs=?, ctime_ns=? WHERE ino=?");
+            if (encoded.empty()) st.bind_null();
+            else st.bind(Bytes(encoded));
+            CORAL_CHECK(st.bind(now).bind(inode->ino).run());
+            if (parent == 0) return {};
+            Statement times = db.prepare("SELECT mtime_ns FROM inode WHERE ino=?");
+            times.bind(parent);
+            CORAL_TRY(bool there, times.step());
+            return there ? touch_directory(db, parent, times.integer(0)) : Status();
+        }));
+        ++changes;
+    }
+    std::lock_guard lock(inode->mutex);
+    inode->xattrs = xattrs;
+    inode->ctime_ns = now;
+    return {};
+}
+
+}  // namespace coral::repo

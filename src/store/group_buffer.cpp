@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "store/group_buffer.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "coral/base/hash.hpp"
+
+namespace coral::store {
+namespace {
+
+constexpr std::size_t kMaxHeldBytes = 4u << 20;
+constexpr std::size_t kMaxSlots = 4096;
+
+}  // namespace
+
+const PendingGroup* GroupBuffer::holder(const SegmentId& id) const {
+    for (const auto& group : {current_.get(), flushing_.get()}) {
+        if (group && group->by_id.contains(id)) return group;
+    }
+    return nullptr;
+}
+
+bool GroupBuffer::contains(const SegmentId& id) {
+    std::lock_guard lock(mutex_);
+    return holder(id) != nullptr;
+}
+
+std::optional<Slot> GroupBuffer::find(const SegmentId& id) {
+    std::lock_guard lock(mutex_);
+    const PendingGroup* group = holder(id);
+    if (!group) return std::nullopt;
+    return group->slots[group->by_id.at(id)];
+}
+
+std::optional<Buffer> GroupBuffer::read(const SegmentId& id, std::uint64_t offset, std::uint64_t length) {
+    std::lock_guard lock(mutex_);
+    const PendingGroup* group = holder(id);
+    if (!group) return std::nullopt;
+    const Slot& slot = group->slots[group->by_id.at(id)];
+    Buffer out(static_cast<std::size_t>(length));  // beyond the segment: zeros
+    if (offset < slot.length) {
+        std::memcpy(out.data(), group->block.get() + slot.offset + offset,
+                    static_cast<std::size_t>(std::min<std::uint64_t>(length, slot.length - offset)));
+    }
+    return out;
+}
+
+std::shared_ptr<const FileRecord> GroupBuffer::held_file(const FileId& id) {
+    std::lock_guard lock(mutex_);
+    auto found = held_files_.find(id);
+    return found == held_files_.end() ? nullptr : found->second;
+}
+
+std::vector<FileId> GroupBuffer::held_files() {
+    std::lock_guard lock(mutex_);
+    std::vector<FileId> ids;
+    for (const auto& [id, file] : held_files_) ids.push_back(id);
+    return ids;
+}
+
+Result<bool> GroupBuffer::add(const SegmentId& id, Bytes raw, codec::Hint hint) {
+    while (true) {
+        {
+            std::lock_guard lock(mutex_);
+            if (holder(id)) return false;
+            if (!current_) current_ = std::make_unique<PendingGroup>();
+            PendingGroup& g = *current_;
+            if (kMaxGroupBlock - g.used >= raw.size() && g.slots.size() < kMaxSlots) {
+                std::memcpy(g.block.get() + g.used, raw.data(), raw.size());
+                g.by_id.emplace(id, static_cast<std::uint32_t>(g.slots.size()));
+                g.slots.push_back({id, g.used, static_cast<std::uint32_t>(raw.size()), hint.pack()});
+                g.used += static_cast<std::uint32_t>(raw.size());
+                return true;
+            }
+        }
+        CORAL_CHECK(flush());
+    }
+}
+
+bool GroupBuffer::hold(HeldRecord& record, std::span<const SegmentId> needs, const FileId* needs_file) {
+    std::lock_guard lock(mutex_);
+    std::uint64_t generation = 0;
+    for (const SegmentId& id : needs) {
+        if (current_ && current_->by_id.contains(id)) {
+            generation = generation_;
+            break;
+        }
+        if (flushing_ && flushing_->by_id.contains(id)) generation = generation_ - 1;
+    }
+    // Whatever refers to a held file queues behind it.
+    if (generation == 0 && !(needs_file && held_files_.contains(*needs_file))) return false;
+    held_bytes_ += record.payload.size() + 256;
+    if (record.kind == Kind::kFile) held_files_[FileId::from(record.id)] = record.file;
+    held_.push_back({std::move(record), generation});
+    return true;
+}
+
+bool GroupBuffer::holds_much() {
+    std::lock_guard lock(mutex_);
+    return held_bytes_ > kMaxHeldBytes;
+}
+
+Status GroupBuffer::flush_group() {
+    PendingGroup* group = nullptr;
+    {
+        std::lock_guard lock(mutex_);
+        if (!flushing_) {
+            if (!current_ || current_->slots.empty()) return {};
+            flushing_ = std::move(current_);
+            ++generation_;
+        }
+        group = flushing_.get();  // only a flush takes it away, and this is the only one
+    }
+    Bytes block(group->block.get(), group->used);
+    CORAL_TRY(codec::Encoded encoded, codec::encode_segment(block, codec::Hint{}, {}));
+    Buffer specific = encode_group({group->slots, encoded.header});
+    CORAL_CHECK(writer_.append(Kind::kGroup, 0, Sha256::of(block), specific, encoded.payload));
+    std::lock_guard lock(mutex_);
+    flushing_.reset();
+    flushed_ = generation_ - 1;
+    return {};
+}
+
+Status GroupBuffer::release_held() {
+    while (true) {
+        HeldRecord* record = nullptr;
+        {
+            std::lock_guard lock(mutex_);
+            if (held_.empty() || held_.front().needs > flushed_) return {};
+            record = &held_.front().record;  // a deque: pushing at its end moves nothing
+        }
+        CORAL_CHECK(writer_.append(record->kind, record->flags, record->id, record->specific, record->payload));
+        std::lock_guard lock(mutex_);
+        if (record->kind == Kind::kFile) {
+            auto found = held_files_.find(FileId::from(record->id));
+            if (found != held_files_.end() && found->second == record->file) held_files_.erase(found);
+        }
+        held_bytes_ -= std::min(held_bytes_, record->payload.size() + 256);
+        held_.pop_front();
+    }
+}
+
+Status GroupBuffer::flush() {
+    std::lock_guard flushing(flush_mutex_);
+    for (int rounds = 0; rounds < 2; ++rounds) {  // a group that failed before, then the current one
+        CORAL_CHECK(flush_group());
+        CORAL_CHECK(release_held());
+    }
+    return {};
+}
+
+}  // namespace coral::store

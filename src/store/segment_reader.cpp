@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "store/segment_reader.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace coral::store {
+namespace {
+
+Error corrupt(std::string what) { return make_error(Errc::kCorrupt, std::move(what)); }
+
+}  // namespace
+
+SegmentReader::SegmentReader(PackSet& packs, Index& index, GroupBuffer& groups, std::uint64_t budget)
+    : packs_(packs),
+      index_(index),
+      groups_(groups),
+      cache_(budget - budget / 8),
+      places_(budget / 16),
+      blocks_(budget / 16) {}
+
+void SegmentReader::forget() {
+    places_.clear();
+    blocks_.clear();
+}
+
+Result<std::shared_ptr<const CodedBlock>> SegmentReader::load_block(const Row& row) {
+    std::pair<Uuid, std::uint64_t> key{row.pack, row.offset};
+    if (auto known = blocks_.get(key)) return known;
+    CORAL_TRY(auto pack, packs_.get(row.pack));
+    CORAL_TRY(LoadedHeader loaded, pack->read_header(row.offset));
+    auto block = std::make_shared<CodedBlock>();
+    block->id = SegmentId::from(loaded.header.id);
+    block->pack = row.pack;
+    block->offset = row.offset;
+    block->payload_offset = row.offset + loaded.header.header_length;
+    Kind wanted = row.slot < 0 ? Kind::kSegment : Kind::kGroup;
+    if (loaded.header.kind != wanted) return pack->at(row.offset, corrupt("the index is wrong about this record"));
+    if (wanted == Kind::kSegment) {
+        auto header = codec::read_header(loaded.specific(), loaded.header.payload_length);
+        if (!header) return pack->at(row.offset, std::move(header).error());
+        block->header = std::move(*header);
+    } else {
+        auto group = decode_group(loaded.specific(), loaded.header.payload_length);
+        if (!group) return pack->at(row.offset, std::move(group).error());
+        block->header = std::move(group->header);
+        block->slots = std::move(group->slots);
+        blocks_.put(key, block, block->memory());
+    }
+    return std::shared_ptr<const CodedBlock>(std::move(block));
+}
+
+Result<Place> SegmentReader::place_of(const SegmentId& id, const Row& row) {
+    CORAL_TRY(auto block, load_block(row));
+    Place place{block, 0, block->header.raw_length, block->header.depth};
+    if (row.slot < 0) {
+        if (block->id == id) return place;
+    } else if (static_cast<std::size_t>(row.slot) < block->slots.size()) {
+        const Slot& slot = block->slots[static_cast<std::size_t>(row.slot)];
+        place.offset = slot.offset;
+        place.length = slot.length;
+        if (slot.id == id) return place;
+    }
+    return corrupt(fmt::format("{} at {}: the index is wrong about this record", packs_.path_of(row.pack), row.offset));
+}
+
+Result<std::shared_ptr<const Place>> SegmentReader::find_place(const SegmentId& id) {
+    CORAL_TRY(std::vector<Row> rows, index_.find(Kind::kSegment, AnyId::from(id)));
+    Error error = make_error(Errc::kNotFound, fmt::format("segment {} is not in the repository", id.hex()));
+    for (const Row& row : rows) {
+        auto place = place_of(id, row);
+        if (place) return std::make_shared<const Place>(std::move(*place));
+        error = std::move(place).error();  // another record of the same id is as good
+    }
+    return error;
+}
+
+Result<std::shared_ptr<const Place>> SegmentReader::place(const SegmentId& id) {
+    if (auto known = places_.get(id)) return known;
+    CORAL_TRY(auto found, find_place(id));
+    places_.put(id, found, sizeof(Place) + (found->block->slots.empty() ? found->block->memory() : 0));
+    return found;
+}
+
+Result<std::uint32_t> SegmentReader::length(const SegmentId& id) {
+    if (auto waiting = groups_.find(id)) return waiting->length;
+    CORAL_TRY(auto found, place(id));
+    return found->length;
+}
+
+codec::BaseReader SegmentReader::base_reader(const codec::SegmentHeader& header) {
+    return [this, &header](std::uint8_t slot, std::uint64_t begin, MutableBytes out) -> Status {
+        CORAL_TRY(auto base, place(header.bases[slot].id));
+        // Depth falls with every step: no cycle and no more than kMaxDepth frames, whatever a pack says.
+        if (base->depth >= header.depth) return corrupt("a base that is not of smaller depth");
+        return read_place(*base, begin, out, true);
+    };
+}
+
+Status SegmentReader::decode(const codec::SegmentHeader& header, std::uint32_t index, Bytes stored, MutableBytes out) {
+    return codec::decode_chunk(header, index, stored, base_reader(header), out);
+}
+
+// RAW bytes are read to where they belong. Other stored bytes need a place of their own in each frame, for a coder may
+// read its base while it holds them.
+Status SegmentReader::decode_into(const CodedBlock& block, std::uint32_t index, MutableBytes out) {
+    const codec::Chunk& c = block.header.chunks[index];
+    std::uint32_t begin = block.header.chunk_stored_begin(index);
+    std::uint32_t stored = c.stored_end - begin;
+    bool in_place = c.mode == codec::Mode::kRaw;
+    Block scratch(in_place ? 0 : stored);
+    MutableBytes where = in_place ? out.first(stored) : scratch.writable();
+    CORAL_TRY(auto pack, packs_.get(block.pack));
+    if (stored != 0) CORAL_CHECK(pack->read(block.payload_offset + begin, where));
+    Status done = decode(block.header, index, where, out);
+    if (!done) return pack->at(block.offset, std::move(done).error());
+    return {};
+}
+
+// A chunk that copies exactly one chunk of its base shares that chunk's memory.
+Result<BlockPtr> SegmentReader::alias(const CodedBlock& block, std::uint32_t index) {
+    const codec::Chunk& c = block.header.chunks[index];
+    if (c.mode != codec::Mode::kCopy) return BlockPtr();
+    const codec::BaseRef& ref = block.header.bases[c.base_slot];
+    CORAL_TRY(auto base, place(ref.id));
+    if (base->depth >= block.header.depth) return corrupt("a base that is not of smaller depth");
+    const codec::SegmentHeader& h = base->block->header;
+    std::uint64_t at = ref.offset + (std::uint64_t{index} << block.header.chunk_log2);
+    if (base->offset != 0 || base->length != h.raw_length || h.chunk_log2 != block.header.chunk_log2) return BlockPtr();
+    if (at % (std::uint64_t{1} << h.chunk_log2) != 0 || at >= h.raw_length) return BlockPtr();
+    auto other = static_cast<std::uint32_t>(at >> h.chunk_log2);
+    // Equal checksums: the base's chunk has been verified against what this one must be.
+    if (h.chunk_raw_length(other) != block.header.chunk_raw_length(index) || h.chunks[other].raw_sum != c.raw_sum) {
+        return BlockPtr();
+    }
+    return chunk(*base->block, other);
+}
+
+Result<BlockPtr> SegmentReader::chunk(const CodedBlock& block, std::uint32_t index) {
+    CORAL_TRY(BlockPtr shared, alias(block, index));
+    if (shared) return shared;
+    std::uint32_t size = block.header.chunk_raw_length(index);
+    return cache_.get({block.id, index, block.header.chunk_log2}, size, [&]() -> Result<BlockPtr> {
+        auto fresh = std::make_shared<Block>(size);
+        CORAL_CHECK(decode_into(block, index, fresh->writable()));
+        return BlockPtr(std::move(fresh));
+    });
+}
+
+Status SegmentReader::read_place(const Place& place, std::uint64_t offset, MutableBytes out, bool fill_cache) {
+    const CodedBlock& block = *place.block;
+    std::uint64_t have = offset < place.length ? std::min<std::uint64_t>(out.size(), place.length - offset) : 0;
+    std::fill(out.begin() + static_cast<std::ptrdiff_t>(have), out.end(), std::byte{0});
+    std::uint64_t done = 0;
+    while (done < have) {
+        std::uint64_t at = place.offset + offset + done;
+        auto index = static_cast<std::uint32_t>(at >> block.header.chunk_log2);
+        std::uint64_t begin = std::uint64_t{index} << block.header.chunk_log2;
+        std::uint32_t size = block.header.chunk_raw_length(index);
+        std::uint64_t take = std::min(have - done, begin + size - at);
+        MutableBytes part = out.subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(take));
+        ChunkKey key{block.id, index, block.header.chunk_log2};
+        if (take == size && !fill_cache) {
+            // The whole chunk is wanted now: straight to where it goes. The kernel or the caller keeps it.
+            if (BlockPtr known = cache_.peek(key)) {
+                std::memcpy(part.data(), known->bytes().data(), part.size());
+                cache_.demote(key);
+            } else {
+                CORAL_CHECK(decode_into(block, index, part));
+            }
+        } else {
+            CORAL_TRY(BlockPtr known, chunk(block, index));
+            std::memcpy(part.data(), known->bytes().data() + (at - begin), part.size());
+            if (!fill_cache && at + take == begin + size) cache_.demote(key);
+        }
+        done += take;
+    }
+    return {};
+}
+
+Status SegmentReader::read(const SegmentId& id, std::uint64_t offset, MutableBytes out, bool fill_cache) {
+    if (auto waiting = groups_.read(id, offset, out.size())) {
+        std::copy(waiting->begin(), waiting->end(), out.begin());
+        return {};
+    }
+    CORAL_TRY(auto found, place(id));
+    Status done = read_place(*found, offset, out, fill_cache);
+    if (!done && read_other(id, *found, offset, out)) return {};
+    if (!done) return std::move(done).error().with(fmt::format("segment {}", id.hex().substr(0, 16)));
+    return {};
+}
+
+// A record does not verify: any other record of the same id has the same bytes.
+Status SegmentReader::read_other(const SegmentId& id, const Place& bad, std::uint64_t offset, MutableBytes out) {
+    places_.erase(id);
+    CORAL_TRY(std::vector<Row> rows, index_.find(Kind::kSegment, AnyId::from(id)));
+    for (const Row& row : rows) {
+        if (row.pack == bad.block->pack && row.offset == bad.block->offset) continue;
+        auto other = place_of(id, row);
+        if (!other || !read_place(*other, offset, out, false)) continue;
+        places_.put(id, std::make_shared<const Place>(*other), sizeof(Place) + other->block->memory());
+        return {};
+    }
+    return make_error(Errc::kCorrupt, "no other record");
+}
+
+Status SegmentReader::warm(const SegmentId& id, std::uint64_t offset, std::uint64_t length) {
+    if (groups_.contains(id)) return {};
+    CORAL_TRY(auto found, place(id));
+    if (offset >= found->length) return {};
+    std::uint64_t begin = found->offset + offset;
+    std::uint64_t end = begin + std::min<std::uint64_t>(length, found->length - offset);
+    std::uint8_t log2 = found->block->header.chunk_log2;
+    for (std::uint64_t c = begin >> log2; (c << log2) < end; ++c) {
+        CORAL_CHECK(chunk(*found->block, static_cast<std::uint32_t>(c)));
+    }
+    return {};
+}
+
+}  // namespace coral::store

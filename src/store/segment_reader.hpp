@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Segments by id: finds the record, decodes chunks through the cache, follows bases.
+#pragma once
+
+#include "store/chunk_cache.hpp"
+#include "store/group_buffer.hpp"
+#include "store/index.hpp"
+#include "store/lru.hpp"
+
+namespace coral::store {
+
+// A SEGMENT or GROUP record that is ready to be decoded.
+struct CodedBlock {
+    SegmentId id;  // the segment's, or the SHA-256 of a group's block
+    Uuid pack;
+    std::uint64_t offset = 0;          // of the record
+    std::uint64_t payload_offset = 0;  // of its payload
+    codec::SegmentHeader header;
+    std::vector<Slot> slots;  // of a group
+
+    std::uint64_t memory() const { return 256 + header.chunks.size() * sizeof(codec::Chunk) + slots.size() * sizeof(Slot); }
+};
+
+// Where a segment's bytes are: all of a block, or a group member's part of it.
+struct Place {
+    std::shared_ptr<const CodedBlock> block;
+    std::uint32_t offset = 0, length = 0;
+    std::uint8_t depth = 0;
+};
+
+class SegmentReader {
+  public:
+    SegmentReader(PackSet& packs, Index& index, GroupBuffer& groups, std::uint64_t budget);
+
+    // Bytes [offset, offset + out.size()) of a segment; beyond its end zeros.
+    Status read(const SegmentId& id, std::uint64_t offset, MutableBytes out, bool fill_cache);
+    Result<std::uint32_t> length(const SegmentId& id);
+    Result<std::shared_ptr<const Place>> place(const SegmentId& id);
+    // Decodes the chunks that cover the range into the cache.
+    Status warm(const SegmentId& id, std::uint64_t offset, std::uint64_t length);
+    // For fsck: decodes a chunk from stored bytes that are at hand; only base bytes come through the cache.
+    Status decode(const codec::SegmentHeader& header, std::uint32_t chunk, Bytes stored, MutableBytes out);
+    Result<std::shared_ptr<const CodedBlock>> load_block(const Row& row);
+
+    ChunkCache& cache() { return cache_; }
+    // What was learnt about records may be wrong (packs went away): look them up again.
+    void forget();
+
+  private:
+    Result<std::shared_ptr<const Place>> find_place(const SegmentId& id);
+    Status read_place(const Place& place, std::uint64_t offset, MutableBytes out, bool fill_cache);
+    Result<BlockPtr> chunk(const CodedBlock& block, std::uint32_t index);
+    Result<BlockPtr> alias(const CodedBlock& block, std::uint32_t index);
+    Status decode_into(const CodedBlock& block, std::uint32_t index, MutableBytes out);
+    codec::BaseReader base_reader(const codec::SegmentHeader& header);
+    Result<Place> place_of(const SegmentId& id, const Row& row);
+    Status read_other(const SegmentId& id, const Place& bad, std::uint64_t offset, MutableBytes out);
+
+    PackSet& packs_;
+    Index& index_;
+    GroupBuffer& groups_;
+    ChunkCache cache_;
+    Lru<SegmentId, Place> places_;
+    struct BlockKeyHash {
+        std::size_t operator()(const std::pair<Uuid, std::uint64_t>& key) const {
+            return std::hash<Uuid>()(key.first) ^ (key.second * 0x9e3779b97f4a7c15u);
+        }
+    };
+    Lru<std::pair<Uuid, std::uint64_t>, CodedBlock, BlockKeyHash> blocks_;
+};
+
+}  // namespace coral::store

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// The store behind coral/store/store.hpp. Lock order is in README.md.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "coral/base/thread_pool.hpp"
+#include "coral/store/store.hpp"
+#include "store/group_buffer.hpp"
+#include "store/index.hpp"
+#include "store/lru.hpp"
+#include "store/pack_writer.hpp"
+#include "store/segment_reader.hpp"
+
+namespace coral::store {
+
+class StoreImpl final : public Store {
+  public:
+    static Result<std::unique_ptr<Store>> start(Os& os, const std::string& dir, const Uuid& repo,
+                                                const StoreOptions& options);
+    ~StoreImpl() override;
+
+    Result<bool> contains(Kind kind, const AnyId& id) override;
+    Result<Put> put_segment(const SegmentId& id, Bytes raw, codec::Hint hint,
+                            std::span<const BaseCandidate> candidates) override;
+    Result<Put> put_file(const FileRecord& record) override;
+    Result<Put> put_object(Kind kind, const AnyId& id, Bytes raw) override;
+    Status put_ref_hint(const RefHint& hint) override;
+    Status put_work_hint(const WorkHint& hint) override;
+    Status sync() override;
+
+    Result<std::shared_ptr<const FileRecord>> file(const FileId& id) override;
+    Result<std::size_t> read_file(const FileRecord& record, std::uint64_t offset, MutableBytes out) override;
+    void prefetch(std::shared_ptr<const FileRecord> record, std::uint64_t offset, std::uint64_t length) override;
+    Result<Buffer> read_segment(const SegmentId& id) override;
+    Result<Buffer> object(Kind kind, const AnyId& id) override;
+    Result<std::vector<AnyId>> find_prefix(Kind kind, std::string_view prefix, std::size_t limit) override;
+    Result<SegmentInfo> segment_info(const SegmentId& id) override;
+    Result<std::uint64_t> stored_bytes_of(const FileRecord& record) override;
+
+    Result<StoreStats> stats() override;
+    Result<std::vector<Problem>> verify(bool full,
+                                        const std::function<void(std::uint64_t, std::uint64_t)>& progress) override;
+    Status reindex(const std::function<void(std::uint64_t, std::uint64_t)>& progress) override;
+    Status scan(const std::function<Status(const Uuid& pack, const RecordView&)>& visit) override;
+    Status seal() override;
+
+  private:
+    friend class Verifier;
+    struct Packed {
+        Buffer specific, payload;
+        std::uint16_t flags = 0;
+    };
+    StoreImpl(Os& os, const std::string& dir, const Uuid& repo, const StoreOptions& options);
+
+    Status writable() const;
+    Result<Put> put_large(const SegmentId& id, Bytes raw, codec::Hint hint, std::span<const BaseCandidate> candidates);
+    Result<std::vector<codec::Base>> load_bases(std::span<const BaseCandidate> candidates, codec::Hint hint,
+                                                std::vector<Buffer>& bytes);
+    Result<Packed> pack_payload(Kind kind, Bytes raw, const FileRecord* file);
+    Result<Buffer> unpack_payload(PackFile& pack, std::uint64_t offset, const RecordHeader& header, Bytes specific,
+                                  Buffer payload);
+    Result<Buffer> load_object(const Row& row);
+    Result<FileRecord> load_file(const FileId& id, const Row& row);
+    Status put_hint(Kind kind, Bytes specific, Buffer payload, const FileId* needs);
+    Status after_put();
+    std::size_t first_extent(const FileRecord& record, std::uint64_t offset, std::uint64_t& position) const;
+
+    Os& os_;
+    const std::string dir_;
+    const Uuid repo_;
+    const StoreOptions options_;
+    PackSet packs_;
+    std::unique_ptr<Index> index_;
+    std::unique_ptr<PackWriter> writer_;
+    std::unique_ptr<GroupBuffer> groups_;
+    std::unique_ptr<SegmentReader> reader_;
+    Lru<FileId, FileRecord> files_;
+
+    std::mutex puts_mutex_;  // guards putting_; a leaf
+    std::condition_variable put_done_;
+    std::unordered_set<SegmentId> putting_;  // being encoded: a second put of the same waits for the first
+
+    std::atomic<std::uint64_t> prefetching_{0};  // bytes
+    std::atomic<bool> stopping_{false};
+    std::unique_ptr<ThreadPool> prefetch_pool_;  // last: its threads use all of the above
+};
+
+}  // namespace coral::store

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "coral/base/hash.hpp"
+#include "coral/base/log.hpp"
+#include "store/records.hpp"
+#include "store/store_impl.hpp"
+
+namespace coral::store {
+namespace {
+
+constexpr std::size_t kPlainBelow = 128;       // zstd gains nothing on less
+constexpr std::size_t kSmallPayload = 256u << 10;  // worth a higher zstd level
+// Base segments held in memory by one put.
+constexpr std::size_t kMaxCandidates = 2;
+
+Error invalid(std::string what) { return make_error(Errc::kInvalid, std::move(what)); }
+
+}  // namespace
+
+Result<bool> StoreImpl::contains(Kind kind, const AnyId& id) {
+    if (kind == Kind::kSegment) {
+        if (groups_->contains(SegmentId::from(id))) return true;
+        CORAL_TRY(std::vector<Row> rows, index_->find(kind, id));
+        return !rows.empty();
+    }
+    if (kind != Kind::kFile) {
+        CORAL_TRY(std::vector<Row> rows, index_->find(kind, id));
+        return !rows.empty();
+    }
+    if (groups_->held_file(FileId::from(id))) return true;
+    auto record = file(FileId::from(id));
+    if (!record) {
+        if (record.error().code == Errc::kNotFound || record.error().code == Errc::kCorrupt) return false;
+        return std::move(record).error();
+    }
+    // A power cut may have taken a segment from the pack of another process that this record, in ours, refers to. Whoever
+    // skips storing a file because of this answer relies on all of it.
+    for (const SegmentId& segment : (*record)->segments) {
+        CORAL_TRY(bool there, contains(Kind::kSegment, AnyId::from(segment)));
+        if (!there) return false;
+    }
+    return true;
+}
+
+Status StoreImpl::after_put() {
+    if (!index_->should_sync()) return {};
+    return index_->sync();
+}
+
+Result<std::vector<codec::Base>> StoreImpl::load_bases(std::span<const BaseCandidate> candidates, codec::Hint hint,
+                                                       std::vector<Buffer>& bytes) {
+    std::vector<codec::Base> bases;
+    bytes.reserve(kMaxCandidates);
+    for (const BaseCandidate& candidate : candidates) {
+        if (bases.size() == kMaxCandidates) break;
+        if (candidate.offset % hint.width != 0 || groups_->contains(candidate.id)) continue;
+        auto rows = index_->find(Kind::kSegment, AnyId::from(candidate.id));
+        if (!rows) return std::move(rows).error();
+        // Somebody else's record that may not be on stable storage yet could vanish under ours.
+        if (rows->empty() || rows->front().foreign || rows->front().rank >= codec::kMaxDepth) continue;
+        auto raw = read_segment(candidate.id);
+        if (!raw) {
+            log_warn("is not used as a base: {}", raw.error().message);
+            continue;
+        }
+        CORAL_TRY(auto place, reader_->place(candidate.id));
+        bytes.push_back(std::move(*raw));
+        bases.push_back({candidate.id, candidate.offset, place->depth, bytes.back()});
+    }
+    return bases;
+}
+
+Result<Put> StoreImpl::put_large(const SegmentId& id, Bytes raw, codec::Hint hint,
+                                 std::span<const BaseCandidate> candidates) {
+    std::vector<Buffer> base_bytes;
+    CORAL_TRY(std::vector<codec::Base> bases, load_bases(candidates, hint, base_bytes));
+    CORAL_TRY(codec::Encoded encoded, codec::encode_segment(raw, hint, bases));
+    base_bytes.clear();
+    Buffer specific;
+    codec::write_header(encoded.header, specific);
+    CORAL_TRY(Appended appended, writer_->append(Kind::kSegment, 0, AnyId::from(id), specific, encoded.payload));
+    CORAL_CHECK(after_put());
+    return Put{false, appended.stored, encoded.header.depth};
+}
+
+Result<Put> StoreImpl::put_segment(const SegmentId& id, Bytes raw, codec::Hint hint,
+                                   std::span<const BaseCandidate> candidates) {
+    CORAL_CHECK(writable());
+    if (raw.empty() || raw.size() > codec::kMaxSegment) return invalid(fmt::format("segment of {} bytes", raw.size()));
+    if (id.is_zero() || codec::Hint::unpack(hint.pack()) != hint) return invalid("segment without a name or a sound hint");
+    {
+        std::unique_lock lock(puts_mutex_);
+        put_done_.wait(lock, [&] { return !putting_.contains(id); });
+        putting_.insert(id);
+    }
+    auto put = [&]() -> Result<Put> {
+        CORAL_TRY(bool there, contains(Kind::kSegment, AnyId::from(id)));
+        if (there) return Put{true, 0, 0};
+        if (raw.size() > kMaxGroupMember) return put_large(id, raw, hint, candidates);
+        CORAL_TRY(bool added, groups_->add(id, raw, hint));
+        CORAL_CHECK(after_put());
+        // Its share is known once the group is coded; raw is what it can cost at most.
+        return Put{!added, added ? raw.size() : 0, 0};
+    };
+    Result<Put> result = put();
+    {
+        std::lock_guard lock(puts_mutex_);
+        putting_.erase(id);
+    }
+    put_done_.notify_all();
+    return result;
+}
+
+Result<StoreImpl::Packed> StoreImpl::pack_payload(Kind kind, Bytes raw, const FileRecord* file) {
+    if (raw.size() > kMaxObject) {
+        return make_error(Errc::kTooLarge, fmt::format("{} of {} bytes", kind_name(kind), raw.size()));
+    }
+    Packed packed;
+    ObjectSpecific specific;
+    specific.raw_length = raw.size();
+    if (file) {
+        specific.file_size = file->size;
+        specific.parser = file->parser;
+        specific.parser_version = file->parser_version;
+    }
+    if (raw.size() >= kPlainBelow) {
+        packed.payload = codec::compress_small(raw, raw.size() <= kSmallPayload ? 9 : 3);
+        auto again = codec::decompress_small(packed.payload, raw.size(), kMaxObject);
+        bool right = again && std::equal(again->begin(), again->end(), raw.begin(), raw.end());
+        if (right && packed.payload.size() < raw.size()) specific.packing = Packing::kZstd;
+    }
+    if (specific.packing == Packing::kPlain) packed.payload.assign(raw.begin(), raw.end());
+    packed.specific = encode_object_specific(kind, specific);
+    if (packed.payload.size() <= kMaxInlinePayload) return packed;
+
+    Buffer ids;
+    for (std::size_t at = 0; at < packed.payload.size(); at += codec::kMaxSegment) {
+        Bytes part = Bytes(packed.payload).subspan(at, std::min<std::size_t>(codec::kMaxSegment, packed.payload.size() - at));
+        auto id = SegmentId::from(Sha256::of(part));
+        CORAL_CHECK(put_segment(id, part, codec::Hint{}, {}));
+        ByteWriter(ids).id(id);
+    }
+    CORAL_CHECK(groups_->flush());
+    packed.payload = std::move(ids);
+    packed.flags = kFlagInSegments;
+    return packed;
+}
+
+Result<Put> StoreImpl::put_file(const FileRecord& record) {
+    CORAL_CHECK(writable());
+    CORAL_TRY(std::vector<Row> rows, index_->find(Kind::kFile, AnyId::from(record.id)));
+    std::uint32_t rank = file_rank(record.parser, record.parser_version);
+    auto waiting = groups_->held_file(record.id);
+    if ((waiting && file_rank(waiting->parser, waiting->parser_version) <= rank) ||
+        (!rows.empty() && rows.front().rank <= rank)) {
+        CORAL_TRY(bool whole, contains(Kind::kFile, AnyId::from(record.id)));
+        if (whole) return Put{true, 0, 0};
+    }
+    Buffer raw = encode_file_record(record);
+    CORAL_TRY(FileRecord again, decode_file_record(record.id, raw));
+    if (!(again == record)) return invalid("file record that does not survive its encoding");
+    CORAL_TRY(Packed packed, pack_payload(Kind::kFile, raw, &record));
+    files_.erase(record.id);
+    Put put{false, kRecordMinimum + packed.specific.size() + packed.payload.size() + 8, 0};
+    HeldRecord held{Kind::kFile, AnyId::from(record.id), std::move(packed.specific), std::move(packed.payload),
+                    packed.flags, std::make_shared<const FileRecord>(std::move(again))};
+    if (groups_->hold(held, record.segments, nullptr)) {
+        if (groups_->holds_much()) CORAL_CHECK(groups_->flush());
+    } else {
+        CORAL_CHECK(writer_->append(Kind::kFile, held.flags, held.id, held.specific, held.payload));
+    }
+    CORAL_CHECK(after_put());
+    return put;
+}
+
+Result<Put> StoreImpl::put_object(Kind kind, const AnyId& id, Bytes raw) {
+    CORAL_CHECK(writable());
+    if (kind != Kind::kTree && kind != Kind::kCommit && kind != Kind::kTag) return invalid("not a history object");
+    CORAL_TRY(std::vector<Row> rows, index_->find(kind, id));
+    if (!rows.empty()) return Put{true, 0, 0};
+    CORAL_CHECK(groups_->flush());  // what it names comes before it
+    CORAL_TRY(Packed packed, pack_payload(kind, raw, nullptr));
+    CORAL_TRY(Appended appended, writer_->append(kind, packed.flags, id, packed.specific, packed.payload));
+    CORAL_CHECK(after_put());
+    return Put{false, appended.stored, 0};
+}
+
+Status StoreImpl::put_hint(Kind kind, Bytes specific, Buffer payload, const FileId* needs) {
+    CORAL_CHECK(writable());
+    HeldRecord held{kind, AnyId{}, Buffer(specific.begin(), specific.end()), std::move(payload), 0, nullptr};
+    if (needs && groups_->hold(held, {}, needs)) return {};
+    CORAL_CHECK(writer_->append(kind, 0, held.id, held.specific, held.payload));
+    return {};
+}
+
+Status StoreImpl::put_ref_hint(const RefHint& hint) {
+    for (const std::string* text : {&hint.name, &hint.actor, &hint.reason}) {
+        if (text->size() > 0xffff) return make_error(Errc::kNameTooLong, "a ref's name, actor or reason is too long");
+    }
+    CORAL_CHECK(writable());
+    CORAL_CHECK(groups_->flush());
+    Buffer specific;
+    ByteWriter(specific).u64(hint.ref_seq);
+    return put_hint(Kind::kRef, specific, encode_ref_hint(hint), nullptr);
+}
+
+Status StoreImpl::put_work_hint(const WorkHint& hint) {
+    if (hint.branch.size() > 0xffff || hint.path.size() > 0xffff) {
+        return make_error(Errc::kNameTooLong, "a worktree's branch or path is too long");
+    }
+    return put_hint(Kind::kWork, {}, encode_work_hint(hint), &hint.file);
+}
+
+}  // namespace coral::store

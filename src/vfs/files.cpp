@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+// Open files.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/falloc.h>
+#include <unistd.h>
+
+#include "vfs/filesystem_impl.hpp"
+
+namespace coral::vfs {
+namespace {
+
+bool wants_write(int flags) { return (flags & O_ACCMODE) != O_RDONLY; }
+
+// Write-only descriptors cannot be mapped, so nothing is lost without the page cache, and each write is spared a copy. O_APPEND
+// stays cached: its writers are logs, small writes that somebody reads at the same time.
+IoState::Want io_want(int flags) {
+    return (flags & O_ACCMODE) == O_WRONLY && !(flags & O_APPEND) ? IoState::Want::kDirect : IoState::Want::kCached;
+}
+
+}  // namespace
+
+Result<Opened> MountedFilesystem::open_file(NodeId id, int flags, const Caller&) {
+    CORAL_TRY(NodePtr node, node_of(id));
+    if (node->kind == NodeKind::kBranchEntry) {
+        CORAL_TRY(BranchRef ref, branch_ref(node));
+        return open_branch_file(ref, flags);
+    }
+    if (node->is_directory()) return make_error(Errc::kIsDirectory, "is a directory");
+    if (node->kind != NodeKind::kTreeFile) return make_error(Errc::kLoop, "is a symlink");
+    if (wants_write(flags) || (flags & O_TRUNC)) return read_only_error(node->text);
+    return open_tree_file(node, flags);
+}
+
+Result<Opened> MountedFilesystem::open_tree_file(const NodePtr& node, int flags) {
+    CORAL_TRY(auto record, record_of(node));
+    auto handle = std::make_shared<FileHandle>();
+    handle->node = node;
+    handle->flags = flags;
+    handle->readable = true;
+    handle->record = std::move(record);
+    nodes_.pin(node);
+    return Opened{files_.add(std::move(handle)), IoMode::kCached, true};
+}
+
+Result<Opened> MountedFilesystem::open_branch_file(const BranchRef& ref, int flags) {
+    switch (ref.worktree->attributes(ref.inode).type) {
+        case FileType::kRegular: break;
+        case FileType::kDirectory: return make_error(Errc::kIsDirectory, "is a directory");
+        default: return make_error(Errc::kLoop, "is a symlink");
+    }
+    auto handle = std::make_shared<FileHandle>();
+    handle->node = ref.node;
+    handle->flags = flags;
+    handle->readable = (flags & O_ACCMODE) != O_WRONLY;
+    handle->writable = wants_write(flags);
+    handle->append = (flags & O_APPEND) != 0;
+    handle->worktree = ref.worktree;
+    handle->inode = ref.inode;
+    if (!ref.node->slot->enter(ref.worktree)) return make_error(Errc::kStale, "the branch has just been given away");
+    if (auto opened = ref.worktree->open_file(ref.inode, handle->writable, (flags & O_TRUNC) != 0); !opened) {
+        ref.node->slot->leave();
+        return std::move(opened).error();
+    }
+    nodes_.pin(ref.node);
+    IoState::Decision io;
+    {
+        std::lock_guard lock(ref.node->mutex);
+        io = ref.node->io.open(io_want(flags));
+        handle->ticket = io.ticket;
+        if (flags & O_TRUNC) ref.node->copied_from.reset();
+    }
+    return Opened{files_.add(std::move(handle)), io.ticket.mode, io.keep_cache};
+}
+
+Result<std::pair<Entry, Opened>> MountedFilesystem::create(NodeId parent, std::string_view name, std::uint32_t mode, int flags,
+                                                           const Caller& caller) {
+    CORAL_CHECK(check_name_length(name));
+    CORAL_TRY(BranchRef dir, changeable(parent));
+    auto made = dir.worktree->create_file(dir.inode, name, mode & ~caller.umask, caller.uid, caller.gid);
+    // Somebody outside (restore, `coral add`) has just made it: then this is an open, as open(2) without O_EXCL says.
+    if (!made && made.error().code == Errc::kExists && !(flags & O_EXCL)) made = dir.worktree->lookup(dir.inode, name);
+    CORAL_CHECK(made);
+    Entry entry = branch_entry(dir.node->slot, dir.worktree, dir.generation, *made, parent);
+    NodePtr node = nodes_.find(entry.attr.node);
+    auto opened = open_branch_file(BranchRef{node, dir.worktree, *made, dir.generation}, flags & ~O_EXCL);
+    if (!opened) {
+        nodes_.forget(entry.attr.node, 1);
+        return std::move(opened).error();
+    }
+    return std::pair{entry, *opened};
+}
+
+// ---- reading
+
+void MountedFilesystem::read_ahead(const NodePtr& node, const std::shared_ptr<const store::FileRecord>& record,
+                                   std::uint64_t offset, std::uint64_t length) {
+    if (options_.readahead == 0) return;
+    std::shared_ptr<ReadAhead> detector;
+    {
+        std::lock_guard lock(node->mutex);
+        if (!node->read_ahead) node->read_ahead = std::make_shared<ReadAhead>(options_.readahead);
+        detector = node->read_ahead;
+    }
+    if (auto range = detector->on_read(*record, offset, length)) repo_.store().prefetch(record, range->offset, range->length);
+}
+
+Result<std::size_t> MountedFilesystem::read_from(FileHandle& handle, std::uint64_t offset, MutableBytes out) {
+    if (handle.record) {
+        read_ahead(handle.node, handle.record, offset, out.size());
+        return repo_.store().read_file(*handle.record, offset, out);
+    }
+    if (options_.readahead != 0) {
+        if (auto content = handle.worktree->stored_content(handle.inode)) {
+            if (auto record = repo_.store().file(*content)) read_ahead(handle.node, *record, offset, out.size());
+        }
+    }
+    return handle.worktree->read(handle.inode, offset, out);
+}
+
+Result<std::size_t> MountedFilesystem::read(HandleId id, std::uint64_t offset, MutableBytes out) {
+    CORAL_CHECK(check_up());
+    CORAL_TRY(auto handle, files_.find(id));
+    // Not refused on a write-only handle: the kernel fills a partly written page through whichever handle it has.
+    return read_from(*handle, offset, out);
+}
+
+// ---- writing
+
+Result<std::shared_ptr<FileHandle>> MountedFilesystem::writable_handle(HandleId id) {
+    CORAL_CHECK(check_up());
+    CORAL_TRY(auto handle, files_.find(id));
+    if (!handle->writable) return make_error(Errc::kBadHandle, "not open for writing");
+    return handle;
+}
+
+void MountedFilesystem::wrote(FileHandle& handle, std::uint64_t offset, std::uint64_t length) {
+    bool drop_pages;
+    {
+        std::lock_guard lock(handle.node->mutex);
+        drop_pages = handle.node->io.wrote(handle.ticket);
+        handle.node->copied_from.reset();
+    }
+    if (drop_pages) notify_contents(handle.node->id, offset, length);
+}
+
+Result<std::uint64_t> MountedFilesystem::size_of(const FileHandle& handle) const {
+    if (handle.record) return handle.record->size;
+    return handle.worktree->attributes(handle.inode).size;
+}
+
+Result<std::size_t> MountedFilesystem::write(HandleId id, std::uint64_t offset, Bytes data) {
+    CORAL_TRY(auto handle, writable_handle(id));
+    // O_APPEND: at the end, wherever that is. But a page of a mapping, written back through such a handle, lies inside the file
+    // and belongs where it lies.
+    bool inside = offset < handle->worktree->attributes(handle->inode).size;
+    if (handle->append && !inside) {
+        CORAL_TRY(offset, handle->worktree->append(handle->inode, data));
+    } else {
+        CORAL_CHECK(handle->worktree->write(handle->inode, offset, data));
+    }
+    wrote(*handle, offset, data.size());
+    return data.size();
+}
+
+Status MountedFilesystem::flush(HandleId id) {
+    CORAL_CHECK(check_up());
+    CORAL_TRY(auto handle, files_.find(id));
+    if (!handle->inode) return {};
+    {
+        std::lock_guard lock(handle->node->mutex);
+        handle->node->io.flushed(handle->ticket);
+    }
+    return handle->worktree->flush(handle->inode, handle->writable);
+}
+
+Status MountedFilesystem::sync(HandleId id) {
+    CORAL_CHECK(check_up());
+    CORAL_TRY(auto handle, files_.find(id));
+    if (!handle->inode) return {};  // commits are on the disk before they have a name
+    CORAL_CHECK(handle->worktree->sync_file(handle->inode));
+    std::lock_guard lock(handle->node->mutex);
+    handle->node->io.flushed(handle->ticket);
+    return {};
+}
+
+void MountedFilesystem::release(HandleId id) {
+    std::shared_ptr<FileHandle> handle = files_.take(id);
+    if (!handle) return;
+    if (handle->inode) {
+        handle->worktree->close_file(handle->inode, handle->writable);
+        {
+            std::lock_guard lock(handle->node->mutex);
+            handle->node->io.close(handle->ticket);
+        }
+        handle->node->slot->leave();
+    }
+    nodes_.unpin(handle->node);
+}
+
+Status MountedFilesystem::allocate(HandleId id, std::uint64_t offset, std::uint64_t length, int mode) {
+    CORAL_TRY(auto handle, writable_handle(id));
+    if (mode != 0 && mode != FALLOC_FL_KEEP_SIZE) {
+        return make_error(Errc::kUnsupported, fmt::format("fallocate mode {:#x}: files have no holes here", mode));
+    }
+    CORAL_CHECK(handle->worktree->allocate(handle->inode, offset, length, mode == FALLOC_FL_KEEP_SIZE));
+    wrote(*handle, offset, length);
+    return {};
+}
+
+// No file has holes here, as far as anybody can see.
+Result<std::uint64_t> MountedFilesystem::seek(HandleId id, std::uint64_t offset, int whence) {
+    CORAL_CHECK(check_up());
+    CORAL_TRY(auto handle, files_.find(id));
+    if (whence != SEEK_DATA && whence != SEEK_HOLE) return make_error(Errc::kInvalid, "only SEEK_DATA and SEEK_HOLE");
+    CORAL_TRY(std::uint64_t size, size_of(*handle));
+    if (offset >= size) return make_error(Errc::kBeyondEnd, "beyond the end of the file");
+    return whence == SEEK_DATA ? offset : size;
+}
+
+}  // namespace coral::vfs

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mounting and unmounting: by the command, in the foreground, by mount(8); and what is said when it fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from driver import FATAL, NO, Repo, opened, wait_for
+
+
+def test_mount_reports_what_is_wrong(repo: Repo, place: Path) -> None:
+    for arguments in (
+        [repo.path, place / "missing"],
+        [place / "no-repository", repo.mnt],
+        [place, repo.mnt],
+        [repo.path, repo.path / "FORMAT"],
+    ):
+        done = repo.coral.run("mount", *arguments, expect=(NO, FATAL))
+        assert done.stderr and not repo.coral.daemons(), arguments
+    assert not repo.mounted()
+    repo.coral.run("umount", repo.mnt, expect=(NO, FATAL))
+
+
+def test_umount_with_open_files(mounted: Repo) -> None:
+    (mounted.main / "file").write_bytes(b"x")
+    with opened(mounted.main / "file", os.O_RDONLY):
+        done = mounted.coral.run("umount", mounted.mnt, expect=(NO, FATAL))
+        assert done.stderr and mounted.mounted()
+        assert (mounted.main / "file").read_bytes() == b"x"
+
+
+def test_foreground(repo: Repo) -> None:
+    command = [str(repo.coral.bin / "coral"), "mount", "-f", str(repo.path), str(repo.mnt)]
+    running = subprocess.Popen(command, env=repo.coral.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for("the mount answers", lambda: (repo.mnt / "HEAD").is_symlink() or running.poll() is not None)
+    assert running.poll() is None
+    (repo.main / "file").write_bytes(b"x")
+    running.terminate()
+    assert running.wait(30) in (0, -15, 143)
+    running.communicate()
+    wait_for("SIGTERM unmounts", lambda: not repo.mounted())
+    assert repo.status() == {"file": "added"}
+
+
+def test_daemon_logs_into_the_repository(mounted: Repo) -> None:
+    logs = [p for p in mounted.path.rglob("*.log*") if p.is_file()]
+    assert logs and any(p.stat().st_size for p in logs)
+
+
+def test_commands_inside_symlinked_and_read_only_places(three: tuple[Repo, list[str]], place: Path) -> None:
+    repo, commits = three
+    (place / "shortcut").symlink_to(repo.main)
+    assert repo.coral.text("rev-parse", "HEAD", cwd=place / "shortcut") == commits[2]
+    assert len(repo.coral.json("log", cwd=repo.mnt)["commits"]) == 3
+    # In a commit's folder there is no branch to change.
+    repo.coral.run("commit", "-m", "x", cwd=repo.commit_dir(commits[0]), expect=(NO, FATAL))
+
+
+def test_mount_helper(repo: Repo, place: Path) -> None:
+    """`mount -t fuse.coral` as fstab uses it, with what `cmake --install` puts in place. In a mount namespace of its
+    own, so that nothing of this machine's /sbin is changed."""
+    build = repo.coral.bin.parent
+    assert (build / "cmake_install.cmake").exists(), f"{build} is no build tree; name its bin/ in CORAL_BIN"
+    tree = place / "tree"
+    install = ["cmake", "--install", str(build)]
+    done = subprocess.run(
+        install, env={**os.environ, "DESTDIR": str(tree)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    helpers = list(tree.rglob("mount.fuse.coral"))
+    assert [p.parent.name for p in helpers] == ["sbin"] and helpers[0].parent in (tree / "sbin", tree / "usr" / "sbin")
+    assert os.access(helpers[0], os.X_OK)
+    bins = next(p.parent for p in tree.rglob("coralfs") if p.is_file())
+    prefix = Path("/") / bins.relative_to(tree)
+    if os.geteuid() == 0:
+        # Both folders laid over the machine's own, for the processes of this script only.
+        script = f"""
+            set -e
+            mount -t overlay -o lowerdir={helpers[0].parent}:/usr/sbin overlay /usr/sbin
+            mkdir -p {place}/none; target={prefix}; [ -d "$target" ] || target={place}/none
+            mount -t overlay -o lowerdir={bins}:$target overlay $target
+            mount -t fuse.coral {repo.path} {repo.mnt} -o nosuid,noauto
+            echo by mount > {repo.mnt}/branches/main/file
+            grep -q '{repo.mnt} fuse.coral' /proc/self/mounts
+            umount {repo.mnt}
+        """
+        command = ["unshare", "--mount", "--propagation", "private", "bash", "-c", script]
+    else:
+        command = [str(helpers[0]), str(repo.path), str(repo.mnt), "-o", "rw,nosuid"]
+    environment = {**repo.coral.environment, "PATH": f"{bins}:{os.environ['PATH']}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    if os.geteuid() == 0:
+        wait_for("the daemon leaves after umount(8)", lambda: not repo.coral.daemons())
+    else:
+        (repo.main / "file").write_text("by mount\n")
+        repo.umount()
+    assert repo.status() == {"file": "added"}
+    repo.mount()
+    assert (repo.main / "file").read_text() == "by mount\n"
+    repo.umount()

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Modes, times, owners, links and extended attributes of a branch's files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+from driver import Repo, errno_of, is_incomplete, opened, wait_for
+
+
+def test_modes(mounted: Repo) -> None:
+    path = mounted.main / "file"
+    old = os.umask(0o027)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o666))
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    for mode in (0o600, 0o755, 0o444):
+        path.chmod(mode)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+    commit = mounted.commit("mode")
+    assert stat.S_IMODE((mounted.commit_dir(commit) / "file").stat().st_mode) == 0o444
+    path.chmod(0o755)
+    assert mounted.status() == {"file": "mode"}
+    mounted.commit("executable")
+    mounted.remount()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    assert stat.S_IMODE((mounted.mnt / "at" / "main~1" / "file").stat().st_mode) == 0o444
+
+
+def test_times(mounted: Repo) -> None:
+    path = mounted.main / "file"
+    before = time.time_ns()
+    path.write_bytes(b"x")
+    made = path.stat().st_mtime_ns
+    assert before - 2_000_000_000 <= made <= time.time_ns() + 2_000_000_000
+    os.utime(path, ns=(1_000_000_000_000_000_001, 1_100_000_000_123_456_789))
+    assert path.stat().st_mtime_ns == 1_100_000_000_123_456_789
+    first = mounted.commit("dated")
+    assert (mounted.commit_dir(first) / "file").stat().st_mtime_ns == 1_100_000_000_123_456_789
+    # A touch alone is no change, for status or commit, while the branch shows the time that was set.
+    os.utime(path, ns=(0, 1_200_000_000_000_000_000))
+    assert mounted.status() == {} and path.stat().st_mtime_ns == 1_200_000_000_000_000_000
+    path.write_bytes(b"y")
+    assert path.stat().st_mtime_ns > made
+    folder = mounted.main / "folder"
+    folder.mkdir()
+    os.utime(folder, ns=(0, 5_000_000_000))
+    assert folder.stat().st_mtime_ns == 5_000_000_000
+    (folder / "new").touch()
+    assert folder.stat().st_mtime_ns > made, "an entry more changes the folder's time"
+
+
+def test_sizes_and_numbers(main: Path) -> None:
+    (main / "file").write_bytes(bytes(100_001))
+    (main / "other").write_bytes(bytes(100_001))
+    found, other = (main / "file").stat(), (main / "other").stat()
+    assert (found.st_size, found.st_blocks, found.st_nlink) == (100_001, 196, 1)
+    assert found.st_ino != other.st_ino and found.st_dev == other.st_dev == main.stat().st_dev
+    assert found.st_blksize >= 128 << 10
+    assert {entry.name: entry.inode() for entry in os.scandir(main)} == {"file": found.st_ino, "other": other.st_ino}
+
+
+def test_owner_can_be_set(main: Path) -> None:
+    path = main / "file"
+    path.touch()
+    assert (path.stat().st_uid, path.stat().st_gid) == (os.geteuid(), os.getegid())
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 5678)
+        assert (path.stat().st_uid, path.stat().st_gid) == (1234, 5678)
+    else:
+        assert errno_of(os.chown, path, 0, 0) == errno.EPERM
+
+
+def test_statfs(mounted: Repo) -> None:
+    below = os.statvfs(mounted.path)
+    for where in (mounted.mnt, mounted.main):
+        found = os.statvfs(where)
+        assert found.f_namemax == 255 and found.f_bsize > 0
+        free, real = found.f_bavail * found.f_frsize, below.f_bavail * below.f_frsize
+        assert abs(free - real) < max(real // 5, 1 << 30), "free space is that of the disk below"
+    out = subprocess.run(["df", str(mounted.main)], capture_output=True, text=True, check=True).stdout
+    assert str(mounted.mnt) in out
+
+
+def test_symlinks(mounted: Repo) -> None:
+    main = mounted.main
+    (main / "folder").mkdir()
+    (main / "folder" / "file").write_bytes(b"there")
+    targets = {"relative": "folder/file", "dangling": "no/where", "outside": "/etc/hostname", "long": "x" * 4000}
+    for name, target in targets.items():
+        (main / name).symlink_to(target)
+    assert (main / "relative").read_bytes() == b"there"
+    assert errno_of(os.symlink, "x", main / "relative") == errno.EEXIST
+    commit = mounted.commit("links")
+    mounted.remount()
+    for where in (main, mounted.commit_dir(commit)):
+        assert {name: os.readlink(where / name) for name in targets} == targets
+        assert (where / "relative").lstat().st_size == len(targets["relative"])
+        assert (where / "relative").read_bytes() == b"there"
+
+
+def test_xattrs(mounted: Repo) -> None:
+    path = mounted.main / "file"
+    path.write_bytes(b"weights")
+    values = {"user.author": b"me", "user.empty": b"", "user.binary": bytes(range(256)), "user.large": bytes(30_000)}
+    for name, value in values.items():
+        os.setxattr(path, name, value)
+    assert errno_of(os.setxattr, path, "user.author", b"x", os.XATTR_CREATE) == errno.EEXIST
+    assert errno_of(os.setxattr, path, "user.none", b"x", os.XATTR_REPLACE) == errno.ENODATA
+    assert errno_of(os.getxattr, path, "user.none") == errno.ENODATA
+    assert errno_of(os.removexattr, path, "user.none") == errno.ENODATA
+    os.setxattr(path, "user.author", b"somebody else", os.XATTR_REPLACE)
+    values["user.author"] = b"somebody else"
+    os.setxattr(mounted.main, "user.on-the-branch", b"1")
+    first = mounted.commit("with attributes")
+    os.removexattr(path, "user.large")
+    assert mounted.status() != {}, "an attribute is content"
+    mounted.commit("one less")
+    mounted.remount()
+
+    def own(where: Path) -> dict[str, bytes]:
+        return {n: os.getxattr(where, n) for n in os.listxattr(where) if not n.startswith("user.coral.")}
+
+    assert own(mounted.commit_dir(first) / "file") == values
+    del values["user.large"]
+    assert own(path) == own(mounted.mnt / "at" / "main" / "file") == values
+    assert os.getxattr(mounted.main, "user.on-the-branch") == b"1"
+
+
+def test_coral_xattrs_are_read_only(mounted: Repo) -> None:
+    path = mounted.main / "file"
+    path.write_bytes(b"weights")
+    commit = mounted.commit("one")
+    digest = "9a129c50e0d1cfd3a4a6c4bd0ddd4bbc7d4a6ee5c4d4e1a1e2a1e3d3fbc30aab"
+    for where in (path, mounted.main):
+        assert errno_of(os.setxattr, where, "user.coral.digest", digest.encode()) == errno.EPERM
+        assert errno_of(os.setxattr, where, "user.coral.anything", b"") == errno.EPERM
+        assert errno_of(os.removexattr, where, "user.coral.digest") == errno.EPERM
+    there = mounted.commit_dir(commit) / "file"
+    sums = subprocess.run(["sha256sum", str(there)], capture_output=True, text=True, check=True).stdout
+    assert os.getxattr(there, "user.coral.digest").decode() == sums.split()[0]
+    assert os.getxattr(mounted.main, "user.coral.branch") == b"main"
+    assert os.getxattr(mounted.main, "user.coral.commit").decode() == commit
+    assert os.getxattr(mounted.main, "user.coral.repository") == os.fsencode(mounted.path.resolve())
+
+
+def test_incomplete_is_told(mounted: Repo) -> None:
+    path = mounted.main / "file"
+    with opened(path, os.O_CREAT | os.O_WRONLY) as descriptor:
+        os.write(descriptor, b"half of it")
+        assert is_incomplete(path)
+    wait_for("a closed file is complete", lambda: not is_incomplete(path), 5)

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files of a branch: opens, writes, what stays of them, I/O modes.
+#include <linux/falloc.h>
+#include <unistd.h>
+
+#include "vfs_fixture.hpp"
+
+namespace coral::test {
+namespace {
+
+constexpr const char* kFile = "branches/main/f";
+
+class FilesTest : public VfsTest {};
+
+TEST_F(FilesTest, WhatIsWrittenIsReadInAnyOrderAndAfterRemount) {
+    std::string data = noise(3'000'000, 7);
+    auto opened = c().create(kFile, O_RDWR);
+    ASSERT_OK(opened);
+    ASSERT_OK(c().write(opened->handle, 2'000'000, std::string_view(data).substr(2'000'000)));
+    ASSERT_OK(c().write(opened->handle, 0, std::string_view(data).substr(0, 1'000'000)));
+    EXPECT_VALUE(c().read(opened->handle, 1'500'000, 10), std::string(10, '\0'));
+    ASSERT_OK(c().write(opened->handle, 1'000'000, std::string_view(data).substr(1'000'000, 1'000'000)));
+    EXPECT_TRUE(*c().read_all(opened->handle) == data);
+    EXPECT_VALUE(c().read(opened->handle, data.size(), 10), "");
+    EXPECT_VALUE(c().read(opened->handle, data.size() + 100, 10), "");
+    ASSERT_OK(c().close(opened->handle));
+    auto attr = c().stat(kFile);
+    ASSERT_OK(attr);
+    EXPECT_EQ(attr->size, data.size());
+    EXPECT_EQ(attr->blocks, (data.size() + 511) / 512);
+    EXPECT_EQ(attr->mode, 0644u);
+    EXPECT_EQ(attr->uid, 1000u);
+    EXPECT_EQ(attr->nlink, 1u);
+    remount();
+    EXPECT_TRUE(*c().cat(kFile) == data);
+    EXPECT_EQ(c().stat(kFile)->node, attr->node) << "ids of branch entries outlive the daemon";
+    settle();
+    EXPECT_TRUE(*c().cat(kFile) == data);
+    std::string root = "commits/" + commit().hex();
+    EXPECT_TRUE(*c().cat(root + "/f") == data);
+    EXPECT_EQ(c().stat(root + "/f")->mtime_ns, c().stat(kFile)->mtime_ns);
+}
+
+TEST_F(FilesTest, CreateObeysItsFlagsAndTheUmask) {
+    auto first = c().create(kFile, O_WRONLY | O_EXCL, 0666);
+    ASSERT_OK(first);
+    EXPECT_EQ(c().stat(kFile)->mode, 0644u);
+    ASSERT_OK(c().write(first->handle, 0, "abc"));
+    EXPECT_ERRC(c().create(kFile, O_WRONLY | O_EXCL), Errc::kExists);
+    auto again = c().create(kFile, O_RDWR);
+    ASSERT_OK(again);
+    EXPECT_VALUE(c().read_all(again->handle), "abc");
+    ASSERT_OK(c().close(again->handle));
+    ASSERT_OK(c().close(first->handle));
+    auto truncated = c().open(kFile, O_RDONLY | O_TRUNC);
+    ASSERT_OK(truncated);
+    ASSERT_OK(c().close(truncated->handle));
+    EXPECT_EQ(c().stat(kFile)->size, 0u);
+}
+
+TEST_F(FilesTest, HandlesAllowWhatTheyWereOpenedFor) {
+    ASSERT_OK(c().put(kFile, "abc"));
+    auto reader = c().open(kFile, O_RDONLY);
+    ASSERT_OK(reader);
+    EXPECT_ERRC(fs_->write(reader->handle, 0, as_bytes("x")), Errc::kBadHandle);
+    EXPECT_ERRC(fs_->allocate(reader->handle, 0, 10, 0), Errc::kBadHandle);
+    ASSERT_OK(c().close(reader->handle));
+    EXPECT_ERRC(c().read(reader->handle, 0, 1), Errc::kBadHandle);
+    EXPECT_ERRC(fs_->flush(reader->handle), Errc::kBadHandle);
+    fs_->release(reader->handle);
+    EXPECT_ERRC(c().open("branches/main", O_RDONLY), Errc::kIsDirectory);
+    ASSERT_OK(c().make_link("branches/main/l", "f"));
+    EXPECT_ERRC(c().open("branches/main/l", O_RDONLY), Errc::kLoop);
+    EXPECT_ERRC(c().stat("branches/main/f/x"), Errc::kNotDirectory);
+}
+
+TEST_F(FilesTest, AppendersWriteAtTheEndAndMappedPagesWhereTheyLie) {
+    ASSERT_OK(c().put(kFile, "0123"));
+    auto a = c().open(kFile, O_WRONLY | O_APPEND);
+    auto b = c().open(kFile, O_RDWR | O_APPEND);
+    ASSERT_OK(a);
+    ASSERT_OK(b);
+    EXPECT_EQ(a->mode, vfs::IoMode::kCached);
+    ASSERT_OK(c().write(a->handle, 4, "aa"));
+    ASSERT_OK(c().write(b->handle, 100, "bb"));  // its size was out of date
+    ASSERT_OK(c().write(b->handle, 1, "X"));     // a page written back
+    ASSERT_OK(c().close(a->handle));
+    ASSERT_OK(c().close(b->handle));
+    EXPECT_VALUE(c().cat(kFile), "0X23aabb");
+}
+
+TEST_F(FilesTest, AnUnlinkedFileLivesWhileItIsOpen) {
+    ASSERT_OK(c().put(kFile, "old"));
+    auto open = c().open(kFile, O_RDWR);
+    ASSERT_OK(open);
+    auto held = c().walk(kFile);
+    ASSERT_OK(held);
+    ASSERT_OK(c().unlink(kFile));
+    EXPECT_ERRC(c().stat(kFile), Errc::kNotFound);
+    ASSERT_OK(c().write(open->handle, 3, " and more"));
+    EXPECT_VALUE(c().read_all(open->handle), "old and more");
+    auto by_handle = fs_->attributes(held->id(), open->handle);
+    ASSERT_OK(by_handle);
+    EXPECT_EQ(by_handle->attr.nlink, 0u);
+    EXPECT_EQ(by_handle->attr.size, 12u);
+    auto by_node = fs_->attributes(held->id(), std::nullopt);
+    ASSERT_OK(by_node);
+    EXPECT_EQ(by_node->attr.nlink, 0u);
+    repo::SetAttributes set;
+    set.size = 3;
+    EXPECT_OK(fs_->set_attributes(held->id(), set, open->handle));
+    EXPECT_VALUE(c().read_all(open->handle), "old");
+    ASSERT_OK(c().put(kFile, "new"));
+    EXPECT_NE(c().stat(kFile)->node, held->id());
+    EXPECT_VALUE(c().read_all(open->handle), "old");
+    ASSERT_OK(c().close(open->handle));
+    EXPECT_VALUE(c().cat(kFile), "new");
+}
+
+TEST_F(FilesTest, ReplacedWhileOpenAndRenamedBeforeTheFlushAsSafetensorsDoes) {
+    ASSERT_OK(c().put(kFile, "first"));
+    auto reader = c().open(kFile, O_RDONLY);
+    ASSERT_OK(reader);
+    vfs::NodeId old_id = c().stat(kFile)->node;
+    auto writer = c().create("branches/main/tmp", O_RDWR);
+    ASSERT_OK(writer);
+    auto tmp = c().walk("branches/main/tmp");
+    ASSERT_OK(tmp);
+    repo::SetAttributes set;
+    set.size = 6;
+    ASSERT_OK(fs_->set_attributes(tmp->id(), set, writer->handle));
+    ASSERT_OK(c().write(writer->handle, 0, "second"));
+    ASSERT_OK(c().rename("branches/main/tmp", kFile));
+    EXPECT_VALUE(c().cat(kFile), "second");
+    ASSERT_OK(c().close(writer->handle));
+    EXPECT_VALUE(c().cat(kFile), "second");
+    EXPECT_VALUE(c().read_all(reader->handle), "first");
+    EXPECT_NE(c().stat(kFile)->node, old_id);
+    EXPECT_EQ(c().stat(kFile)->node, tmp->id());
+    ASSERT_OK(c().close(reader->handle));
+}
+
+TEST_F(FilesTest, OpensTellTheKernelTheRightMode) {
+    auto writer = c().create(kFile, O_WRONLY);
+    ASSERT_OK(writer);
+    EXPECT_EQ(writer->mode, vfs::IoMode::kDirect);
+    ASSERT_OK(c().write(writer->handle, 0, "abc"));
+    auto beside = c().open(kFile, O_RDONLY);
+    ASSERT_OK(beside);
+    EXPECT_EQ(beside->mode, vfs::IoMode::kDirect) << "its pages would not see the next write";
+    ASSERT_OK(c().close(beside->handle));
+    ASSERT_OK(fs_->flush(writer->handle));
+    auto reader = c().open(kFile, O_RDONLY);  // before the writer's RELEASE
+    ASSERT_OK(reader);
+    EXPECT_EQ(reader->mode, vfs::IoMode::kCached);
+    EXPECT_FALSE(reader->keep_cache);
+    fs_->release(writer->handle);
+    auto second = c().open(kFile, O_RDONLY);
+    ASSERT_OK(second);
+    EXPECT_TRUE(second->keep_cache);
+    auto late = c().open(kFile, O_WRONLY);
+    ASSERT_OK(late);
+    EXPECT_EQ(late->mode, vfs::IoMode::kCached) << "somebody may have it mapped";
+    for (auto* o : {&*reader, &*second, &*late}) ASSERT_OK(c().close(o->handle));
+    std::string root = "commits/" + commit().hex();
+    auto committed = c().open(root + "/f", O_RDONLY);
+    ASSERT_OK(committed);
+    EXPECT_EQ(committed->mode, vfs::IoMode::kCached);
+    EXPECT_TRUE(committed->keep_cache);
+    ASSERT_OK(c().close(committed->handle));
+}
+
+TEST_F(FilesTest, SeekFindsNoHolesAndAllocateOnlyGrows) {
+    ASSERT_OK(c().put(kFile, "0123456789"));
+    auto open = c().open(kFile, O_RDWR);
+    ASSERT_OK(open);
+    EXPECT_VALUE(fs_->seek(open->handle, 3, SEEK_DATA), 3u);
+    EXPECT_VALUE(fs_->seek(open->handle, 3, SEEK_HOLE), 10u);
+    EXPECT_ERRC(fs_->seek(open->handle, 10, SEEK_DATA), Errc::kBeyondEnd);
+    EXPECT_ERRC(fs_->seek(open->handle, 10, SEEK_HOLE), Errc::kBeyondEnd);
+    EXPECT_ERRC(fs_->seek(open->handle, 0, SEEK_SET), Errc::kInvalid);
+    EXPECT_OK(fs_->allocate(open->handle, 0, 20, FALLOC_FL_KEEP_SIZE));
+    EXPECT_EQ(c().stat(kFile)->size, 10u);
+    EXPECT_OK(fs_->allocate(open->handle, 5, 10, 0));
+    EXPECT_EQ(c().stat(kFile)->size, 15u);
+    EXPECT_VALUE(c().read_all(open->handle), "0123456789" + std::string(5, '\0'));
+    EXPECT_ERRC(fs_->allocate(open->handle, 0, 5, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE), Errc::kUnsupported);
+    EXPECT_OK(fs_->sync(open->handle));
+    ASSERT_OK(c().close(open->handle));
+    auto main = c().walk("branches/main");
+    EXPECT_OK(fs_->sync_directory(main->id()));
+}
+
+TEST_F(FilesTest, AttributesCanBeSet) {
+    ASSERT_OK(c().put(kFile, "x"));
+    repo::SetAttributes set;
+    set.mode = 04750;
+    set.uid = 7;
+    set.gid = 8;
+    set.mtime_ns = 1'234'567'890'123'456'789;
+    set.atime_ns = 5;
+    ASSERT_OK(c().set(kFile, set));
+    auto attr = c().stat(kFile);
+    ASSERT_OK(attr);
+    EXPECT_EQ(attr->mode, 04750u);
+    EXPECT_EQ(attr->uid, 7u);
+    EXPECT_EQ(attr->gid, 8u);
+    EXPECT_EQ(attr->mtime_ns, *set.mtime_ns);
+    remount();
+    EXPECT_EQ(c().stat(kFile)->mode, 04750u);
+    EXPECT_EQ(c().stat(kFile)->mtime_ns, *set.mtime_ns);
+    std::string root = "commits/" + commit().hex();
+    EXPECT_EQ(c().stat(root + "/f")->mode, 0750u);
+    EXPECT_EQ(c().stat(root + "/f")->mtime_ns, *set.mtime_ns);
+}
+
+class CopyTest : public VfsTest {
+  protected:
+    // As cp does: a new file, one copy_file_range after the other.
+    void copy(const std::string& from, const std::string& to, std::uint64_t step) {
+        auto in = c().open(from, O_RDONLY);
+        auto out = c().create(to, O_WRONLY | O_EXCL);
+        ASSERT_OK(in);
+        ASSERT_OK(out);
+        std::uint64_t at = 0;
+        for (int i = 0; i < 1000; ++i) {
+            auto done = fs_->copy_range(in->handle, at, out->handle, at, step);
+            ASSERT_OK(done);
+            if (*done == 0) break;
+            at += *done;
+        }
+        ASSERT_OK(c().close(in->handle));
+        ASSERT_OK(c().close(out->handle));
+    }
+    std::uint64_t pack_bytes() { return repo_->store().stats()->pack_bytes; }
+};
+
+TEST_F(CopyTest, WholeFilesAtRestAreCopiedAsNames) {
+    std::string data = noise(40u << 20, 3);
+    ASSERT_OK(c().put("branches/main/f", data));
+    std::string root = "commits/" + commit().hex();
+    std::uint64_t before = pack_bytes();
+    copy("branches/main/f", "branches/main/g", 1u << 30);
+    copy(root + "/f", "branches/main/h", 1u << 30);
+    copy(root + "/f", "branches/main/steps", 16u << 20);  // the kernel cuts large requests
+    settle();
+    EXPECT_LT(pack_bytes() - before, 100'000u);
+    for (const char* name : {"g", "h", "steps"}) {
+        auto copied = c().cat(std::string("branches/main/") + name);
+        ASSERT_OK(copied);
+        EXPECT_TRUE(*copied == data) << name;
+    }
+    std::string again = "commits/" + commit().hex();
+    EXPECT_TRUE(*c().cat(again + "/steps") == data);
+    remount();
+    EXPECT_TRUE(*c().cat("branches/main/steps") == data);
+}
+
+TEST_F(CopyTest, APrefixIsExactlyAPrefix) {
+    std::string data = noise(20u << 20, 4);
+    ASSERT_OK(c().put("branches/main/f", data));
+    std::string root = "commits/" + commit().hex();
+    auto in = c().open(root + "/f", O_RDONLY);
+    auto out = c().create("branches/main/g", O_RDWR);
+    ASSERT_OK(in);
+    ASSERT_OK(out);
+    std::uint64_t part = 10'000'001;
+    EXPECT_VALUE(fs_->copy_range(in->handle, 0, out->handle, 0, part), part);
+    EXPECT_TRUE(*c().read_all(out->handle) == data.substr(0, part));
+    // A write in between: the next step must not bring the old bytes back.
+    ASSERT_OK(c().write(out->handle, 5, "CHANGED"));
+    auto rest = fs_->copy_range(in->handle, part, out->handle, part, data.size());
+    EXPECT_VALUE(rest, data.size() - part);
+    std::string expected = data;
+    expected.replace(5, 7, "CHANGED");
+    EXPECT_TRUE(*c().read_all(out->handle) == expected);
+    ASSERT_OK(c().close(in->handle));
+    ASSERT_OK(c().close(out->handle));
+    EXPECT_TRUE(*c().cat("branches/main/g") == expected);
+}
+
+TEST_F(CopyTest, PartsAndFilesBeingWrittenAreCopiedByTheirBytes) {
+    std::string data = noise(6'000'000, 5);
+    auto in = c().create("branches/main/f", O_RDWR);
+    ASSERT_OK(in);
+    ASSERT_OK(c().write(in->handle, 0, data));
+    auto out = c().create("branches/main/g", O_RDWR);
+    ASSERT_OK(out);
+    EXPECT_VALUE(fs_->copy_range(in->handle, 1000, out->handle, 10, 5'000'000), 5'000'000u);
+    EXPECT_TRUE(*c().read(out->handle, 10, 5'000'000) == data.substr(1000, 5'000'000));
+    EXPECT_VALUE(fs_->copy_range(in->handle, data.size(), out->handle, 0, 10), 0u);
+    EXPECT_VALUE(fs_->copy_range(in->handle, 0, out->handle, 0, 0), 0u);
+    EXPECT_ERRC(fs_->copy_range(in->handle, 0, in->handle, 5, 10), Errc::kInvalid);
+    EXPECT_VALUE(fs_->copy_range(in->handle, 0, in->handle, 100, 10), 10u);
+    EXPECT_VALUE(c().read(in->handle, 100, 10), data.substr(0, 10));
+    ASSERT_OK(c().close(in->handle));
+    ASSERT_OK(c().close(out->handle));
+}
+
+}  // namespace
+}  // namespace coral::test

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vfs/io_mode.hpp"
+
+#include <gtest/gtest.h>
+
+namespace coral::vfs {
+namespace {
+
+using Want = IoState::Want;
+using State = IoState::State;
+
+TEST(IoState, WriteOnlyOpensAreDirectOthersCached) {
+    IoState io;
+    auto w = io.open(Want::kDirect);
+    EXPECT_EQ(w.ticket.mode, IoMode::kDirect);
+    EXPECT_EQ(io.state(), State::kDirect);
+    io.close(w.ticket);
+    EXPECT_EQ(io.state(), State::kIdle);
+    auto r = io.open(Want::kCached);
+    EXPECT_EQ(r.ticket.mode, IoMode::kCached);
+    EXPECT_TRUE(r.keep_cache);
+    io.close(r.ticket);
+    EXPECT_EQ(io.state(), State::kIdle);
+}
+
+TEST(IoState, TheModeBelongsToTheInodeWhileItHasHandles) {
+    IoState io;
+    auto r = io.open(Want::kCached);
+    auto w = io.open(Want::kDirect);
+    EXPECT_EQ(w.ticket.mode, IoMode::kCached);
+    EXPECT_FALSE(io.wrote(w.ticket));
+    io.close(r.ticket);
+    EXPECT_EQ(io.state(), State::kCached);
+    io.close(w.ticket);
+
+    auto direct = io.open(Want::kDirect);
+    auto reader = io.open(Want::kCached);
+    EXPECT_EQ(reader.ticket.mode, IoMode::kDirect);
+    io.close(direct.ticket);
+    EXPECT_EQ(io.state(), State::kIdle) << "a reader binds nobody";
+    io.close(reader.ticket);
+}
+
+TEST(IoState, AFlushedWriterDoesNotBind) {
+    IoState io;
+    auto w = io.open(Want::kDirect);
+    EXPECT_FALSE(io.wrote(w.ticket));
+    io.flushed(w.ticket);
+    // RELEASE has not come yet.
+    auto r = io.open(Want::kCached);
+    EXPECT_EQ(r.ticket.mode, IoMode::kCached);
+    EXPECT_FALSE(r.keep_cache) << "pages from before the direct write may be there";
+    // Its descriptor was shared by fork, and goes on.
+    EXPECT_TRUE(io.wrote(w.ticket));
+    io.close(w.ticket);
+    io.close(r.ticket);
+    EXPECT_EQ(io.state(), State::kIdle);
+}
+
+TEST(IoState, PagesAreDroppedOnceAfterADirectSession) {
+    IoState io;
+    auto w = io.open(Want::kDirect);
+    io.wrote(w.ticket);
+    io.flushed(w.ticket);
+    io.close(w.ticket);
+    auto first = io.open(Want::kCached);
+    EXPECT_FALSE(first.keep_cache);
+    io.close(first.ticket);
+    auto second = io.open(Want::kCached);
+    EXPECT_TRUE(second.keep_cache);
+    io.close(second.ticket);
+    io.changed_outside();
+    auto third = io.open(Want::kCached);
+    EXPECT_FALSE(third.keep_cache);
+    io.close(third.ticket);
+}
+
+TEST(IoState, ClosingTwiceCountsOnce) {
+    IoState io;
+    auto a = io.open(Want::kCached);
+    auto b = io.open(Want::kCached);
+    io.close(a.ticket);
+    io.close(a.ticket);
+    EXPECT_EQ(io.cached(), 1u);
+    io.close(b.ticket);
+    EXPECT_EQ(io.cached(), 0u);
+}
+
+}  // namespace
+}  // namespace coral::vfs
