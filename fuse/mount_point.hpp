@@ -18,10 +18,10 @@ struct MountEntry {
 std::vector<MountEntry> mounted_filesystems();  // /proc/self/mountinfo, later ones lie on top
 std::optional<MountEntry> mounted_at(const std::string& path);
 
-// stat in a process of its own, since a mount whose daemon hangs would hang us too.
+// Asked in a process of its own, since a mount whose daemon hangs would hang us too.
 struct Probe {
     bool answered = false;  // else: nothing within the time
-    int error = 0;          // errno of stat
+    int error = 0;          // errno of statfs or stat
     std::uint64_t inode = 0, device = 0;
     bool is_fuse = false;
 };

@@ -43,7 +43,9 @@ Sha256& Sha256::update(Bytes bytes) {
     return *this;
 }
 
-Sha256& Sha256::update(std::string_view text) { return update(as_bytes(text)); }
+Sha256& Sha256::update(std::string_view text) {
+    return update(as_bytes(text));
+}
 
 AnyId Sha256::finish() {
     AnyId id;
@@ -55,14 +57,18 @@ AnyId Sha256::finish() {
     return id;
 }
 
-AnyId Sha256::of(Bytes bytes) { return Sha256().update(bytes).finish(); }
+AnyId Sha256::of(Bytes bytes) {
+    return Sha256().update(bytes).finish();
+}
 
 std::uint64_t xxh3_64(Bytes bytes, std::uint64_t seed) {
     return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
 }
 
 // libdeflate folds with carry-less multiplication, ten times as fast as zlib's tables; zlib alone can combine.
-std::uint32_t crc32(Bytes bytes, std::uint32_t crc) { return libdeflate_crc32(crc, bytes.data(), bytes.size()); }
+std::uint32_t crc32(Bytes bytes, std::uint32_t crc) {
+    return libdeflate_crc32(crc, bytes.data(), bytes.size());
+}
 
 std::uint32_t crc32_combine(std::uint32_t crc_a, std::uint32_t crc_b, std::uint64_t length_b) {
     return static_cast<std::uint32_t>(::crc32_combine64(crc_a, crc_b, static_cast<z_off64_t>(length_b)));

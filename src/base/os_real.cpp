@@ -17,9 +17,12 @@ namespace {
 
 FileStat from_native(const struct ::stat& st) {
     FileStat out;
-    if (S_ISREG(st.st_mode)) out.type = FileType::kRegular;
-    else if (S_ISDIR(st.st_mode)) out.type = FileType::kDirectory;
-    else if (S_ISLNK(st.st_mode)) out.type = FileType::kSymlink;
+    if (S_ISREG(st.st_mode))
+        out.type = FileType::kRegular;
+    else if (S_ISDIR(st.st_mode))
+        out.type = FileType::kDirectory;
+    else if (S_ISLNK(st.st_mode))
+        out.type = FileType::kSymlink;
     out.size = static_cast<std::uint64_t>(st.st_size);
     out.device = st.st_dev;
     out.inode = st.st_ino;
@@ -50,9 +53,8 @@ class RealFile final : public File {
     Result<std::size_t> read_at(std::uint64_t offset, MutableBytes out) override {
         std::size_t done = 0;
         while (done < out.size()) {
-            ssize_t got = retry([&] {
-                return ::pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
-            });
+            ssize_t got = retry(
+                [&] { return ::pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done)); });
             if (got < 0) return errno_error(errno, path_);
             if (got == 0) break;
             done += static_cast<std::size_t>(got);
@@ -75,7 +77,9 @@ class RealFile final : public File {
     Status truncate(std::uint64_t size) override {
         return check(retry([&] { return ::ftruncate(fd_, static_cast<off_t>(size)); }));
     }
-    Status sync_data() override { return check(retry([&] { return ::fdatasync(fd_); })); }
+    Status sync_data() override {
+        return check(retry([&] { return ::fdatasync(fd_); }));
+    }
     Result<FileStat> stat() override {
         struct ::stat st;
         if (::fstat(fd_, &st) != 0) return errno_error(errno, path_);
@@ -113,10 +117,18 @@ class RealOs final : public Os {
     Result<std::unique_ptr<File>> open(const std::string& path, OpenMode mode) override {
         int flags = O_CLOEXEC | O_NOCTTY;
         switch (mode) {
-            case OpenMode::kRead: flags |= O_RDONLY; break;
-            case OpenMode::kReadWrite: flags |= O_RDWR; break;
-            case OpenMode::kCreateNew: flags |= O_RDWR | O_CREAT | O_EXCL; break;
-            case OpenMode::kOpenOrCreate: flags |= O_RDWR | O_CREAT; break;
+            case OpenMode::kRead:
+                flags |= O_RDONLY;
+                break;
+            case OpenMode::kReadWrite:
+                flags |= O_RDWR;
+                break;
+            case OpenMode::kCreateNew:
+                flags |= O_RDWR | O_CREAT | O_EXCL;
+                break;
+            case OpenMode::kOpenOrCreate:
+                flags |= O_RDWR | O_CREAT;
+                break;
         }
         int fd = retry([&] { return ::open(path.c_str(), flags, 0600); });
         if (fd < 0) return errno_error(errno, path);

@@ -67,7 +67,9 @@ std::string boot_id() {
     return id;
 }
 
-std::string Os::boot_id() { return coral::boot_id(); }
+std::string Os::boot_id() {
+    return coral::boot_id();
+}
 
 std::string path_join(std::string_view a, std::string_view b) {
     if (a.empty()) return std::string(b);

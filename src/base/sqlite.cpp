@@ -11,16 +11,24 @@ namespace {
 
 Errc category(int code) {
     switch (code & 0xff) {
-        case SQLITE_FULL: return Errc::kNoSpace;
+        case SQLITE_FULL:
+            return Errc::kNoSpace;
         case SQLITE_CORRUPT:
-        case SQLITE_NOTADB: return Errc::kCorrupt;
-        case SQLITE_READONLY: return Errc::kReadOnly;
+        case SQLITE_NOTADB:
+            return Errc::kCorrupt;
+        case SQLITE_READONLY:
+            return Errc::kReadOnly;
         case SQLITE_BUSY:
-        case SQLITE_LOCKED: return Errc::kBusy;
-        case SQLITE_CONSTRAINT: return Errc::kExists;
-        case SQLITE_CANTOPEN: return Errc::kNotFound;
-        case SQLITE_MISUSE: return Errc::kInternal;
-        default: return Errc::kIo;
+        case SQLITE_LOCKED:
+            return Errc::kBusy;
+        case SQLITE_CONSTRAINT:
+            return Errc::kExists;
+        case SQLITE_CANTOPEN:
+            return Errc::kNotFound;
+        case SQLITE_MISUSE:
+            return Errc::kInternal;
+        default:
+            return Errc::kIo;
     }
 }
 
@@ -78,7 +86,9 @@ Status Statement::run() {
     }
 }
 
-std::int64_t Statement::integer(int column) const { return sqlite3_column_int64(stmt_, column); }
+std::int64_t Statement::integer(int column) const {
+    return sqlite3_column_int64(stmt_, column);
+}
 
 std::string Statement::text(int column) const {
     const auto* data = sqlite3_column_text(stmt_, column);
@@ -92,7 +102,9 @@ Bytes Statement::blob(int column) const {
     return data ? Bytes(static_cast<const std::byte*>(data), size) : Bytes();
 }
 
-bool Statement::is_null(int column) const { return sqlite3_column_type(stmt_, column) == SQLITE_NULL; }
+bool Statement::is_null(int column) const {
+    return sqlite3_column_type(stmt_, column) == SQLITE_NULL;
+}
 
 Result<std::unique_ptr<Database>> Database::open(Os& os, const std::string& path, const DatabaseOptions& options) {
     auto db = std::unique_ptr<Database>(new Database);
@@ -110,9 +122,10 @@ Result<std::unique_ptr<Database>> Database::open(Os& os, const std::string& path
     if (options.exclusive) CORAL_CHECK(db->execute("PRAGMA locking_mode=EXCLUSIVE"));
     if (!options.read_only) CORAL_CHECK(db->execute("PRAGMA journal_mode=WAL"));
     static constexpr const char* kSync[] = {"OFF", "NORMAL", "FULL"};
-    CORAL_CHECK(db->execute(fmt::format("PRAGMA synchronous={}; PRAGMA foreign_keys=ON; PRAGMA cell_size_check=ON; "
-                                        "PRAGMA temp_store=MEMORY",
-                                        kSync[static_cast<int>(options.sync)])));
+    CORAL_CHECK(
+        db->execute(fmt::format("PRAGMA synchronous={}; PRAGMA foreign_keys=ON; PRAGMA cell_size_check=ON; "
+                                "PRAGMA temp_store=MEMORY",
+                                kSync[static_cast<int>(options.sync)])));
     return db;
 }
 
@@ -129,7 +142,8 @@ Statement Database::prepare(std::string_view sql) {
         return Statement(this, stmt, SQLITE_OK);
     }
     sqlite3_stmt* stmt = nullptr;
-    int code = sqlite3_prepare_v3(db_, sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT, &stmt, nullptr);
+    int code =
+        sqlite3_prepare_v3(db_, sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT, &stmt, nullptr);
     return Statement(this, stmt, code == SQLITE_OK && !stmt ? SQLITE_MISUSE : code);
 }
 
@@ -145,9 +159,15 @@ Status Database::execute(const std::string& sql) {
     return {};
 }
 
-std::int64_t Database::last_insert_rowid() const { return sqlite3_last_insert_rowid(db_); }
-std::int64_t Database::changes() const { return sqlite3_changes64(db_); }
-bool Database::in_transaction() const { return sqlite3_get_autocommit(db_) == 0; }
+std::int64_t Database::last_insert_rowid() const {
+    return sqlite3_last_insert_rowid(db_);
+}
+std::int64_t Database::changes() const {
+    return sqlite3_changes64(db_);
+}
+bool Database::in_transaction() const {
+    return sqlite3_get_autocommit(db_) == 0;
+}
 
 Result<std::int64_t> Database::user_version() {
     Statement st = prepare("PRAGMA user_version");
@@ -160,7 +180,8 @@ Status Database::set_user_version(std::int64_t version) {
 }
 
 Error Database::error(int code, std::string_view what) const {
-    const char* detail = db_ && (sqlite3_errcode(db_) & 0xff) == (code & 0xff) ? sqlite3_errmsg(db_) : sqlite3_errstr(code);
+    const char* detail =
+        db_ && (sqlite3_errcode(db_) & 0xff) == (code & 0xff) ? sqlite3_errmsg(db_) : sqlite3_errstr(code);
     return {category(code), fmt::format("{}: {} ({})", path_, detail, what.substr(0, 60))};
 }
 

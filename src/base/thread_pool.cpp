@@ -7,9 +7,13 @@
 
 namespace coral {
 
-void set_thread_name(const std::string& name) { ::pthread_setname_np(::pthread_self(), name.substr(0, 15).c_str()); }
+void set_thread_name(const std::string& name) {
+    ::pthread_setname_np(::pthread_self(), name.substr(0, 15).c_str());
+}
 
-std::size_t hardware_threads() { return std::max(1u, std::thread::hardware_concurrency()); }
+std::size_t hardware_threads() {
+    return std::max(1u, std::thread::hardware_concurrency());
+}
 
 ThreadPool::ThreadPool(std::string name, std::size_t threads, std::size_t queue_limit)
     : name_(std::move(name)), queue_limit_(queue_limit) {

@@ -41,19 +41,40 @@ const Option* find_short(const std::vector<Option>& options, char letter) {
     return nullptr;
 }
 
-}  // namespace
-
-Result<Arguments> Arguments::parse(const std::vector<Option>& options, const std::vector<std::string>& words) {
-    Arguments out;
+// Puts words into `given` and `operands`; `at` is the word being read.
+struct Reader {
+    const std::vector<Option>& options;
+    const std::vector<std::string>& words;
     std::size_t at = 0;
-    auto next_word = [&](const std::string& shown) -> Result<std::string> {
+    std::map<std::string, std::vector<std::string>> given;
+    std::vector<std::string> operands;
+    std::optional<std::size_t> dashes;
+
+    Status run() {
+        for (; at < words.size(); ++at) {
+            std::string_view word = words[at];
+            if (!dashes && word == "--") {
+                dashes = operands.size();
+            } else if (!dashes && word.starts_with("--")) {
+                CORAL_CHECK(take_long(word.substr(2)));
+            } else if (!dashes && word.size() > 1 && word[0] == '-') {
+                CORAL_CHECK(take_short(word.substr(1)));
+            } else {
+                operands.emplace_back(word);
+            }
+        }
+        return {};
+    }
+
+    Result<std::string> next_word(const std::string& shown) {
         if (at + 1 >= words.size()) return wrong(fmt::format("option {} needs a value", shown));
         return words[++at];
-    };
-    auto take_long = [&](std::string_view word) -> Status {
+    }
+
+    Status take_long(std::string_view word) {
         std::size_t equals = word.find('=');
         CORAL_TRY(const Option* option, find_long(options, word.substr(0, equals)));
-        std::vector<std::string>& into = out.given_[option->name];
+        std::vector<std::string>& into = given[option->name];
         if (equals != std::string_view::npos) {
             if (!option->value) return wrong(fmt::format("option --{} takes no value", option->name));
             into.emplace_back(word.substr(equals + 1));
@@ -64,21 +85,23 @@ Result<Arguments> Arguments::parse(const std::vector<Option>& options, const std
             into.push_back(std::move(value));
         }
         return {};
-    };
-    auto take_short = [&](std::string_view letters) -> Status {
-        if (letters[0] >= '0' && letters[0] <= '9' && find_short(options, 'n')) {
-            out.given_[find_short(options, 'n')->name].emplace_back(letters);
+    }
+
+    Status take_short(std::string_view letters) {
+        const Option* number = find_short(options, 'n');
+        if (number && letters[0] >= '0' && letters[0] <= '9') {
+            given[number->name].emplace_back(letters);
             return {};
         }
         for (std::size_t i = 0; i < letters.size(); ++i) {
             const Option* option = find_short(options, letters[i]);
             if (!option) return wrong(fmt::format("unknown option -{}", quote_name(letters.substr(i, 1))));
-            std::vector<std::string>& into = out.given_[option->name];
+            std::vector<std::string>& into = given[option->name];
             if (!option->value) {
                 into.emplace_back();
                 continue;
             }
-            std::string_view rest = letters.substr(i + 1);
+            std::string_view rest = letters.substr(i + 1);  // -mTEXT
             if (!rest.empty() || optional_value(*option)) {
                 into.emplace_back(rest);
             } else {
@@ -88,19 +111,18 @@ Result<Arguments> Arguments::parse(const std::vector<Option>& options, const std
             return {};
         }
         return {};
-    };
-    for (; at < words.size(); ++at) {
-        std::string_view word = words[at];
-        if (!out.dashes_ && word == "--") {
-            out.dashes_ = out.operands_.size();
-        } else if (!out.dashes_ && word.starts_with("--")) {
-            CORAL_CHECK(take_long(word.substr(2)));
-        } else if (!out.dashes_ && word.size() > 1 && word[0] == '-') {
-            CORAL_CHECK(take_short(word.substr(1)));
-        } else {
-            out.operands_.emplace_back(word);
-        }
     }
+};
+
+}  // namespace
+
+Result<Arguments> Arguments::parse(const std::vector<Option>& options, const std::vector<std::string>& words) {
+    Reader reader{options, words, 0, {}, {}, {}};
+    CORAL_CHECK(reader.run());
+    Arguments out;
+    out.given_ = std::move(reader.given);
+    out.operands_ = std::move(reader.operands);
+    out.dashes_ = reader.dashes;
     return out;
 }
 

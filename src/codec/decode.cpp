@@ -19,7 +19,8 @@ Status fill(const SegmentHeader& header, std::uint32_t index, Bytes stored, cons
             // A caller may have read the bytes to where they belong.
             if (stored.data() != out.data()) std::memcpy(out.data(), stored.data(), out.size());
             return {};
-        case Mode::kZstd: return zstd_decompress(stored, header.chunk_log2, out);
+        case Mode::kZstd:
+            return zstd_decompress(stored, header.chunk_log2, out);
         case Mode::kCopy: {
             if (chunk.base_slot >= header.bases.size() || !base) return make_error(Errc::kCorrupt, "copy of no base");
             std::uint64_t begin = header.bases[chunk.base_slot].offset;
@@ -28,7 +29,8 @@ Status fill(const SegmentHeader& header, std::uint32_t index, Bytes stored, cons
             }
             return base(chunk.base_slot, begin, out);
         }
-        default: break;
+        default:
+            break;
     }
     return make_error(Errc::kUnsupported, fmt::format("chunk mode {}", static_cast<unsigned>(chunk.mode)));
 }

@@ -12,15 +12,18 @@ namespace {
 
 // ZSTD must save 1/32 (3.1 %) of a chunk: below that the time to decode is not worth it.
 constexpr std::size_t kGainShift = 5;
-constexpr std::size_t kSample = 32u << 10;
+constexpr std::size_t kSample = 16u << 10;
 
 int zstd_level(Level level, const Hint& hint) {
     // Float bytes have no matches to find: a higher level only takes longer.
     if (hint.element == Hint::Class::kFloat && level != Level::kArchive) return 1;
     switch (level) {
-        case Level::kFast: return 1;
-        case Level::kDefault: return 3;
-        case Level::kArchive: return 12;
+        case Level::kFast:
+            return 1;
+        case Level::kDefault:
+            return 3;
+        case Level::kArchive:
+            return 12;
     }
     return 3;
 }
@@ -67,21 +70,22 @@ std::vector<std::size_t> choose_bases(const std::vector<std::uint64_t>& copies, 
     return chosen;
 }
 
-// A cheap look before the whole chunk is compressed in vain: level 1 on two samples.
-bool seems_compressible(Bytes raw, MutableBytes scratch) {
+// A cheap look before the whole chunk is compressed in vain: level 1 on samples. Where the chunk before was noise, one
+// sample is enough to believe that this one is too.
+bool seems_compressible(Bytes raw, bool noise_before, MutableBytes scratch) {
     if (raw.size() <= 2 * kSample) return true;
-    for (std::size_t at : {std::size_t{0}, raw.size() / 2}) {
+    auto shrinks = [&](std::size_t at) {
         std::size_t got = zstd_compress(raw.subspan(at, kSample), 1, scratch);
-        if (got != 0 && got <= kSample - (kSample >> (kGainShift + 1))) return true;
-    }
-    return false;
+        return got != 0 && got <= kSample - (kSample >> (kGainShift + 1));
+    };
+    return shrinks(raw.size() / 2) || (!noise_before && shrinks(0));
 }
 
 // Appends the zstd frame and checks it by decoding; false when it gains too little.
-bool append_zstd(Bytes raw, int level, Buffer& payload) {
+bool append_zstd(Bytes raw, int level, bool noise_before, Buffer& payload) {
     thread_local Buffer scratch(zstd_bound(kChunkSize));
     thread_local Buffer decoded(kChunkSize);
-    if (raw.size() < 32 || !seems_compressible(raw, scratch)) return false;
+    if (raw.size() < 32 || !seems_compressible(raw, noise_before, scratch)) return false;
     std::size_t limit = raw.size() - (raw.size() >> kGainShift) - 1;
     std::size_t got = zstd_compress(raw, level, MutableBytes(scratch).first(limit));
     if (got == 0) return false;
@@ -128,11 +132,13 @@ Result<Encoded> encode_segment(Bytes raw, Hint hint, std::span<const Base> bases
         Bytes part = raw.subspan(begin, std::min<std::size_t>(kChunkSize, raw.size() - begin));
         Chunk chunk;
         chunk.raw_sum = xxh3_64(part);
-        auto slot = std::find_if(chosen.begin(), chosen.end(), [&](std::size_t b) { return (copies[c] >> b & 1) != 0; });
+        bool noise_before = c > 0 && e.header.chunks.back().mode == Mode::kRaw;
+        auto slot =
+            std::find_if(chosen.begin(), chosen.end(), [&](std::size_t b) { return (copies[c] >> b & 1) != 0; });
         if (slot != chosen.end()) {
             chunk.mode = Mode::kCopy;
             chunk.base_slot = static_cast<std::uint8_t>(slot - chosen.begin());
-        } else if (append_zstd(part, zstd_level(level, hint), e.payload)) {
+        } else if (append_zstd(part, zstd_level(level, hint), noise_before, e.payload)) {
             chunk.mode = Mode::kZstd;
         } else {
             if (e.payload.empty()) e.payload.reserve(raw.size() - begin);

@@ -12,7 +12,9 @@ namespace {
 constexpr std::uint8_t kMinChunkLog2 = 12;
 constexpr std::uint8_t kMaxChunkLog2 = 20;
 
-Error lie(std::string what) { return make_error(Errc::kCorrupt, "segment header: " + std::move(what)); }
+Error lie(std::string what) {
+    return make_error(Errc::kCorrupt, "segment header: " + std::move(what));
+}
 
 Status check_chunk(const SegmentHeader& h, std::uint32_t index, std::uint16_t reserved) {
     const Chunk& c = h.chunks[index];
@@ -33,7 +35,8 @@ Status check_chunk(const SegmentHeader& h, std::uint32_t index, std::uint16_t re
             if (stored != 0) return lie(fmt::format("copy chunk {} has stored bytes", index));
             if (c.base_slot >= h.bases.size()) return lie(fmt::format("chunk {} copies from no base", index));
             break;
-        default: return lie(fmt::format("chunk {} has mode {}", index, static_cast<unsigned>(c.mode)));
+        default:
+            return lie(fmt::format("chunk {} has mode {}", index, static_cast<unsigned>(c.mode)));
     }
     if (c.mode != Mode::kCopy && c.base_slot != 0) return lie(fmt::format("chunk {} names a base in vain", index));
     return {};

@@ -36,7 +36,9 @@ std::size_t zstd_compress(Bytes raw, int level, MutableBytes out) {
     return ZSTD_isError(got) ? 0 : got;
 }
 
-std::size_t zstd_bound(std::size_t raw_length) { return ZSTD_compressBound(raw_length); }
+std::size_t zstd_bound(std::size_t raw_length) {
+    return ZSTD_compressBound(raw_length);
+}
 
 Status zstd_decompress(Bytes stored, int window_log, MutableBytes out) {
     ZSTD_DCtx* context = decompressor();
@@ -44,7 +46,8 @@ Status zstd_decompress(Bytes stored, int window_log, MutableBytes out) {
     if (ZSTD_isError(ZSTD_DCtx_setParameter(context, ZSTD_d_windowLogMax, window_log))) {
         return make_error(Errc::kInternal, fmt::format("zstd refuses a window of 2^{}", window_log));
     }
-    // The streaming interface is the one that honours the window limit; with all input and output at hand it is one pass.
+    // The streaming interface is the one that honours the window limit; with all input and output at hand it is one
+    // pass.
     std::byte nothing{};
     ZSTD_outBuffer output{out.empty() ? &nothing : out.data(), out.size(), 0};
     ZSTD_inBuffer input{stored.data(), stored.size(), 0};

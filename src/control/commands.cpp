@@ -9,7 +9,7 @@ namespace coral::control {
 
 namespace {
 
-constexpr std::size_t kPartBytes = 4u << 20;  // of a line that may have 16 MiB; one change takes at most 13 KiB
+constexpr std::size_t kPartBytes = 1u << 20;  // of a line that may have 16 MiB; one change takes at most 13 KiB
 
 using Handler = Result<Answer> (*)(Service&, const Json&, Activity&);
 

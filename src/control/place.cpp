@@ -59,6 +59,12 @@ Status place_link(repo::Worktree& worktree, const Place& place, const PlaceReque
     auto old = worktree.lookup(dir, place.name);
     if (old && worktree.attributes(*old).type == FileType::kSymlink && worktree.link_target(*old) == request.link)
         return {};
+    if (!old && old.error().code == Errc::kNotFound) {
+        CORAL_TRY(auto made, worktree.make_symlink(dir, place.name, request.link, uid, gid));
+        (void)made;
+        worktree.announce(dir, place.name, 0);
+        return {};
+    }
     // Made beside and renamed over, so that the name is never missing.
     std::string temporary = fmt::format(".coral-{}", Uuid::random().text());
     CORAL_TRY(auto made, worktree.make_symlink(dir, temporary, request.link, uid, gid));

@@ -21,8 +21,10 @@ codec::Hint hint_of(const formats::Tensor& tensor) {
     hint.width = static_cast<std::uint8_t>(std::max(1u, formats::dtype_width(tensor.dtype)));
     hint.big_endian = tensor.big_endian;
     hint.detail = static_cast<std::uint8_t>(tensor.dtype);
-    if (formats::dtype_is_float(tensor.dtype)) hint.element = codec::Hint::Class::kFloat;
-    else if (tensor.dtype != formats::Dtype::kUnknown) hint.element = codec::Hint::Class::kInteger;
+    if (formats::dtype_is_float(tensor.dtype))
+        hint.element = codec::Hint::Class::kFloat;
+    else if (tensor.dtype != formats::Dtype::kUnknown)
+        hint.element = codec::Hint::Class::kInteger;
     return hint;
 }
 
@@ -115,8 +117,10 @@ class Job {
             CORAL_CHECK(source_.read_at(piece.offset, *buffer));
             whole_.update(*buffer);
             if (progress_) progress_->bytes_read += piece.length;
-            if (piece.tensor < 0) CORAL_CHECK(add_skeleton(*buffer));
-            else add_tensor_piece(piece, std::move(buffer));
+            if (piece.tensor < 0)
+                CORAL_CHECK(add_skeleton(*buffer));
+            else
+                add_tensor_piece(piece, std::move(buffer));
         }
         return end_skeleton();
     }
@@ -138,7 +142,8 @@ class Job {
         put(slots_.back(), std::move(buffer), hint_of(layout_.tensors[index]), candidate);
     }
 
-    // The segment's own hash and CRC are made on the pool: the reading thread already hashes every byte for the file's name.
+    // The segment's own hash and CRC are made on the pool: the reading thread already hashes every byte for the file's
+    // name.
     void put(Slot& slot, std::shared_ptr<Buffer> raw, codec::Hint hint, std::optional<SegmentId> candidate) {
         tasks_.run([this, &slot, raw = std::move(raw), hint, candidate] {
             if (failed()) return;
@@ -148,13 +153,15 @@ class Job {
             if (candidate && *candidate != slot.id) candidates.push_back({*candidate, 0});
             auto put = store_.put_segment(slot.id, *raw, hint, candidates);
             std::lock_guard lock(mutex_);
-            if (put) stored_ += put->stored_bytes;
-            else if (!error_) error_ = std::move(put).error();
+            if (put)
+                stored_ += put->stored_bytes;
+            else if (!error_)
+                error_ = std::move(put).error();
         });
     }
 
-    // ---- skeleton: one stream, cut at 16 MiB like a tensor. Its extents are placed as bytes arrive and get their segment
-    // once the stream's segment is full.
+    // ---- skeleton: one stream, cut at 16 MiB like a tensor. Its extents are placed as bytes arrive and get their
+    // segment once the stream's segment is full.
     Status add_skeleton(Bytes bytes) {
         while (!bytes.empty()) {
             std::size_t room = codec::kMaxSegment - skeleton_.size();

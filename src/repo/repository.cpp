@@ -8,8 +8,8 @@
 
 #include "coral/base/hash.hpp"
 #include "coral/base/log.hpp"
-#include "repo/caches.hpp"
 #include "coral/repo/settings.hpp"
+#include "repo/caches.hpp"
 #include "repo/format_file.hpp"
 #include "repo/init.hpp"
 #include "repo/state.hpp"

@@ -15,7 +15,9 @@ void StagedFile::set_overlay(Overlay overlay, const std::vector<std::uint64_t>& 
     }
 }
 
-std::uint64_t StagedFile::overlaid_bytes() const { return std::min(overlay_.limit, overlay_.record->size); }
+std::uint64_t StagedFile::overlaid_bytes() const {
+    return std::min(overlay_.limit, overlay_.record->size);
+}
 
 Result<std::size_t> StagedFile::read(std::uint64_t offset, MutableBytes out) {
     std::uint64_t end = size();
@@ -113,8 +115,8 @@ Status StagedFile::fill_unit(std::uint64_t unit, std::uint64_t offset, Bytes dat
     if (begin >= limit) return {};
     std::uint64_t end = std::min(begin + kUnit, limit);
     if (offset <= begin && end <= offset + data.size()) {
-        return file_->write_at(begin, data.subspan(static_cast<std::size_t>(begin - offset),
-                                                   static_cast<std::size_t>(end - begin)));
+        return file_->write_at(
+            begin, data.subspan(static_cast<std::size_t>(begin - offset), static_cast<std::size_t>(end - begin)));
     }
     std::vector<std::byte> buffer(static_cast<std::size_t>(end - begin));
     CORAL_CHECK(read_base(begin, buffer, limit));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The staging file of one inode: bytes that were written and are not (wholly) in packs yet. Either whole, or an overlay over a
-// stored file: then only the units of 256 KiB that were written are in it. The staging file's own size is the logical size.
+// The staging file of one inode: bytes that were written and are not (wholly) in packs yet. Either whole, or an overlay
+// over a stored file: then only the units of 256 KiB that were written are in it. The staging file's own size is the
+// logical size.
 #pragma once
 
 #include <atomic>

@@ -74,10 +74,13 @@ Result<std::unique_ptr<State>> State::open(Os& os, const std::string& path, bool
         // SQLite would say "unable to open database file"; the stat says why.
         if (auto found = os.stat(path); !found) return std::move(found).error();
     }
-    auto state = std::unique_ptr<State>(new State);
+    auto state = std::unique_ptr<State>(new State(os, path));
     DatabaseOptions options;
     options.create = create;
     if (!read_only) {
+        // What an earlier process left in the WAL may be such bytes, too.
+        auto wal = os.stat(state->wal_path_);
+        state->suspect_ = wal && wal->size > 0;
         CORAL_TRY(state->full_, [&] {
             options.sync = Sync::kFull;
             return Database::open(os, path, options);
@@ -94,6 +97,14 @@ Result<std::unique_ptr<State>> State::open(Os& os, const std::string& path, bool
     return state;
 }
 
+// The WAL's removal is not synced: it may come back, and must then be whole up to what the database holds.
+State::~State() {
+    if (!failed_ || !full_) return;
+    auto transaction = Transaction::begin(*full_);
+    if (transaction && rewrite_wal()) return;
+    log_error("{}: what was written last may be lost if the machine stops now", wal_path_);
+}
+
 Status State::write(const std::function<Status(Database&)>& body) {
     if (!normal_) return read_only_error();
     std::lock_guard lock(write_mutex_);
@@ -106,13 +117,36 @@ Status State::write_durably(const std::function<Status(Database&)>& body) {
     if (!full_) return read_only_error();
     std::lock_guard lock(write_mutex_);
     CORAL_TRY(Transaction transaction, Transaction::begin(*full_));
+    if (suspect_) CORAL_CHECK(rewrite_wal());
     CORAL_CHECK(body(*full_));
     // A transaction that changes no page writes no WAL frame, and then nothing is synced.
     CORAL_CHECK(full_
                     ->prepare("INSERT INTO meta(key, value) VALUES('full_commits', 1) "
                               "ON CONFLICT(key) DO UPDATE SET value = value + 1")
                     .run());
-    return transaction.commit();
+    Status committed = transaction.commit();
+    if (!committed) suspect_ = failed_ = true;
+    return committed;
+}
+
+// When a sync fails, the kernel tells it once and forgets the bytes: they stay readable, but the next sync succeeds
+// without them, and after a power cut the WAL ends where they were, whatever was promised behind it. Written again they
+// are as good as new. The caller has SQLite's write lock, so nobody appends meanwhile; those who read see the same
+// bytes as before.
+Status State::rewrite_wal() {
+    auto wal = os_.open(wal_path_, OpenMode::kReadWrite);
+    if (!wal && wal.error().code == Errc::kNotFound) return {};
+    if (!wal) return std::move(wal).error();
+    std::vector<std::byte> piece(1u << 20);
+    for (std::uint64_t at = 0;;) {
+        CORAL_TRY(std::size_t got, (*wal)->read_at(at, piece));
+        if (got == 0) break;
+        CORAL_CHECK((*wal)->write_at(at, Bytes(piece).first(got)));
+        at += got;
+    }
+    CORAL_CHECK((*wal)->sync_data());
+    suspect_ = failed_ = false;
+    return {};
 }
 
 Status State::read(const std::function<Status(Database&)>& body) {

@@ -14,7 +14,9 @@ namespace coral::repo {
 namespace {
 
 // Encoded segments in flight per file being ingested: enough to keep the pool busy while the reader hashes ahead.
-std::size_t ingest_window(const ThreadPool& pool) { return pool.size() + 2; }
+std::size_t ingest_window(const ThreadPool& pool) {
+    return pool.size() + 2;
+}
 
 }  // namespace
 
@@ -36,7 +38,8 @@ std::string Worktree::owner_path(const Repository& repo, const Uuid& worktree) {
 }
 
 Result<std::shared_ptr<Worktree>> Worktree::open(Repository& repo, const std::string& branch, ThreadPool& pool) {
-    if (repo.read_only()) return make_error(Errc::kReadOnly, fmt::format("{}: the repository is read-only", repo.dir()));
+    if (repo.read_only())
+        return make_error(Errc::kReadOnly, fmt::format("{}: the repository is read-only", repo.dir()));
     std::shared_ptr<Worktree> tree(new Worktree(repo));
     tree->impl_ = std::make_unique<Impl>(*tree, pool);
     CORAL_CHECK(tree->impl_->load(branch));
@@ -50,7 +53,8 @@ Status Worktree::Impl::load(const std::string& branch) {
     CORAL_TRY(lock_file, repo.os().open(lock_path(repo, tree.uuid_), OpenMode::kOpenOrCreate));
     CORAL_TRY(bool mine, lock_file->try_lock(true));
     if (!mine) {
-        return make_error(Errc::kBusy, fmt::format("branch {}: another process owns it (a mount of {}?)", branch, repo.dir()));
+        return make_error(Errc::kBusy,
+                          fmt::format("branch {}: another process owns it (a mount of {}?)", branch, repo.dir()));
     }
     staging_dir = fmt::format("{}/staging/{}", repo.dir(), tree.uuid_.text());
     if (!repo.os().exists(staging_dir)) {
@@ -68,7 +72,8 @@ Status Worktree::Impl::load(const std::string& branch) {
         CORAL_TRY(root, select_ino(db, st.unsigned_integer(1)));
         return {};
     }));
-    if (!root) return make_error(Errc::kCorrupt, fmt::format("branch {}: state.db has no root directory for it", branch));
+    if (!root)
+        return make_error(Errc::kCorrupt, fmt::format("branch {}: state.db has no root directory for it", branch));
     CORAL_TRY(tree.root_, inode_of(*root, changes));
     CORAL_CHECK(heal());
     ingest_thread = std::thread([this] { ingest_loop(); });
@@ -143,13 +148,19 @@ Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready) {
     if (row.ingested && row.content) {
         CORAL_TRY(bool stored, repo.store().contains(store::Kind::kFile, *row.content));
         if (stored) {
-            // The packs have it; the staging file goes as a stray one, once packs and row are on the disk. After a power cut
-            // it must not be asked: its bytes may never have been synced.
+            // The packs have it; the staging file goes as a stray one, once packs and row are on the disk. After a
+            // power cut it must not be asked: its bytes may never have been synced.
             CORAL_TRY(auto record, repo.store().file(FileId::from(*row.content)));
             return state.write([&](Database& db) -> Status {
                 CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=?").bind(*row.staging).run());
-                return db.prepare("UPDATE inode SET staging=NULL, ingested=0, complete=1, synced=0, overlay=NULL, overlay_limit=0, "
-                                  "previous=NULL, size=? WHERE ino=?").bind(record->size).bind(row.ino).run();
+                return db
+                    .prepare(
+                        "UPDATE inode SET staging=NULL, ingested=0, complete=1, synced=0, overlay=NULL, "
+                        "overlay_limit=0, "
+                        "previous=NULL, size=? WHERE ino=?")
+                    .bind(record->size)
+                    .bind(row.ino)
+                    .run();
             });
         }
     }
@@ -164,36 +175,57 @@ Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready) {
     }
     // No row may go on naming a content that the store lacks.
     auto bind_earlier = [&](Statement st) {
-        if (earlier) st.bind(*earlier);
-        else st.bind_null();
+        if (earlier)
+            st.bind(*earlier);
+        else
+            st.bind_null();
         return st;
     };
     if (trusted) {
         // A killed daemon loses nothing written: the row may be behind, the file is not.
         CORAL_CHECK(state.write([&](Database& db) {
-            return bind_earlier(db.prepare("UPDATE inode SET content=?, size=?, mtime_ns=max(mtime_ns,?), boot=?, ingested=0 "
-                                           "WHERE ino=?")).bind(staged->size).bind(staged->mtime_ns).bind(boot).bind(row.ino).run();
+            return bind_earlier(
+                       db.prepare("UPDATE inode SET content=?, size=?, mtime_ns=max(mtime_ns,?), boot=?, ingested=0 "
+                                  "WHERE ino=?"))
+                .bind(staged->size)
+                .bind(staged->mtime_ns)
+                .bind(boot)
+                .bind(row.ino)
+                .run();
         }));
         if (row.complete) ready.push_back(row.ino);
         return {};
     }
     if (earlier && !partly) {
-        log_warn("{}: bytes that were not synced before the machine stopped are not trusted; inode {} shows what it held "
-                 "before", tree.branch_, row.ino);
+        log_warn(
+            "{}: bytes that were not synced before the machine stopped are not trusted; inode {} shows what it held "
+            "before",
+            tree.branch_, row.ino);
         CORAL_TRY(auto record, repo.store().file(FileId::from(*earlier)));
         return state.write([&](Database& db) {
-            return db.prepare("UPDATE inode SET staging=NULL, ingested=0, complete=1, overlay=NULL, previous=NULL, content=?, "
-                              "size=? WHERE ino=?").bind(*earlier).bind(record->size).bind(row.ino).run();
+            return db
+                .prepare(
+                    "UPDATE inode SET staging=NULL, ingested=0, complete=1, overlay=NULL, previous=NULL, content=?, "
+                    "size=? WHERE ino=?")
+                .bind(*earlier)
+                .bind(record->size)
+                .bind(row.ino)
+                .run();
         });
     }
     if (staged.ok()) {
         log_warn("{}: inode {} was not synced before the machine stopped: marked incomplete", tree.branch_, row.ino);
         return state.write([&](Database& db) {
-            return bind_earlier(db.prepare("UPDATE inode SET content=?, complete=0, ingested=0, size=?, boot=? WHERE ino=?"))
-                .bind(staged->size).bind(boot).bind(row.ino).run();
+            return bind_earlier(
+                       db.prepare("UPDATE inode SET content=?, complete=0, ingested=0, size=?, boot=? WHERE ino=?"))
+                .bind(staged->size)
+                .bind(boot)
+                .bind(row.ino)
+                .run();
         });
     }
-    log_warn("{}: inode {} ({}) was created but its bytes never reached the disk: removed", tree.branch_, row.ino, row.name);
+    log_warn("{}: inode {} ({}) was created but its bytes never reached the disk: removed", tree.branch_, row.ino,
+             row.name);
     return state.write([&](Database& db) { return db.prepare("DELETE FROM inode WHERE ino=?").bind(row.ino).run(); });
 }
 
@@ -232,7 +264,9 @@ std::function<Status(const std::vector<std::uint64_t>&)> Worktree::Impl::unit_wr
         return state.write([&](Database& db) -> Status {
             for (std::uint64_t unit : units) {
                 CORAL_CHECK(db.prepare("INSERT OR IGNORE INTO overlay_unit(staging, unit) VALUES(?,?)")
-                                .bind(staging).bind(unit).run());
+                                .bind(staging)
+                                .bind(unit)
+                                .run());
             }
             return {};
         });
@@ -265,8 +299,8 @@ Result<std::shared_ptr<StagedFile>> Worktree::Impl::open_staged(const Row& row) 
     return staged;
 }
 
-// The one Inode of a row. `changes_before` was read before the row was: when rows have changed since, the row may be old and
-// must be read again by the caller (kConflict).
+// The one Inode of a row. `changes_before` was read before the row was: when rows have changed since, the row may be
+// old and must be read again by the caller (kConflict).
 Result<InodePtr> Worktree::Impl::inode_of(const Row& row, std::uint64_t changes_before) {
     if (InodePtr known = cached(row.ino)) return known;
     auto inode = std::make_shared<Inode>(row.ino, row.type);

@@ -14,21 +14,26 @@ namespace coral::repo {
 // A dirty directory at one moment. Clean subdirectories stand in `rows` with their tree id only.
 struct Worktree::Impl::DirSnapshot {
     Row row;
-    std::vector<Row> rows;  // sorted by name
+    std::vector<Row> rows;                            // sorted by name
     std::vector<std::unique_ptr<DirSnapshot>> dirty;  // of the directories among rows, in their order
-    TreeId tree;            // set by build
+    TreeId tree;                                      // set by build
 };
 
 namespace {
 
 constexpr auto kReleaseGrace = std::chrono::seconds(2);  // between close(2) and the kernel's RELEASE
 
-bool is_ready(const Row& row) { return row.content && (!row.staging || row.ingested); }
+bool is_ready(const Row& row) {
+    return row.content && (!row.staging || row.ingested);
+}
 
-std::string join(const std::string& path, const std::string& name) { return path.empty() ? name : path + "/" + name; }
+std::string join(const std::string& path, const std::string& name) {
+    return path.empty() ? name : path + "/" + name;
+}
 
 bool covers(const std::string& wanted, const std::string& path) {
-    return wanted.empty() || path == wanted || (path.size() > wanted.size() && path.starts_with(wanted) && path[wanted.size()] == '/');
+    return wanted.empty() || path == wanted ||
+           (path.size() > wanted.size() && path.starts_with(wanted) && path[wanted.size()] == '/');
 }
 
 // Equal but for mtime: the parent's stands, so that a touch alone is no change.
@@ -77,7 +82,8 @@ Result<std::optional<TreeEntry>> Worktree::Impl::build_file(const Row& row, cons
                                                             const MayBeOpen& may_be_open) {
     bool ready = is_ready(row);
     if ((!ready || open_for_writing(row.ino)) && !may_be_open(path)) {
-        return make_error(Errc::kBusy, fmt::format("{}: is being written (close it, or commit with --wait or --allow-open)", path));
+        return make_error(Errc::kBusy,
+                          fmt::format("{}: is being written (close it, or commit with --wait or --allow-open)", path));
     }
     TreeEntry entry;
     if (ready) {
@@ -161,7 +167,8 @@ Status Worktree::Impl::wait_complete(const CommitOptions& options) {
         CORAL_CHECK(tree.wait_ingested());
         bool open = false;
         CORAL_CHECK(state.read([&](Database& db) -> Status {
-            Statement st = db.prepare("SELECT 1 FROM inode WHERE worktree=? AND staging IS NOT NULL AND ingested=0 LIMIT 1");
+            Statement st =
+                db.prepare("SELECT 1 FROM inode WHERE worktree=? AND staging IS NOT NULL AND ingested=0 LIMIT 1");
             st.bind(row_id);
             CORAL_TRY(open, st.step());
             return {};
@@ -210,16 +217,21 @@ class Grafter {
         bool there = at != out.entries.end() && at->name == name;
         if (slash == std::string_view::npos || !wanted || wanted->type != EntryType::kDirectory) {
             if (!wanted && !there) return make_error(Errc::kNotFound, fmt::format("{}: matches no file", name));
-            if (!wanted) out.entries.erase(at);
-            else if (there) *at = *wanted;
-            else out.entries.insert(at, *wanted);
+            if (!wanted)
+                out.entries.erase(at);
+            else if (there)
+                *at = *wanted;
+            else
+                out.entries.insert(at, *wanted);
         } else {
             TreeId below = there && at->type == EntryType::kDirectory ? TreeId::from(at->content) : TreeId{};
             CORAL_TRY(TreeId grafted, graft(below, TreeId::from(wanted->content), path.substr(slash + 1)));
             TreeEntry entry = *wanted;
             entry.content = AnyId::from(grafted);
-            if (there) *at = entry;
-            else out.entries.insert(at, entry);
+            if (there)
+                *at = entry;
+            else
+                out.entries.insert(at, entry);
         }
         return repo_.put_tree(out);
     }
@@ -233,7 +245,9 @@ class Grafter {
     Repository& repo_;
 };
 
-std::string first_line(const std::string& message) { return message.substr(0, message.find('\n')); }
+std::string first_line(const std::string& message) {
+    return message.substr(0, message.find('\n'));
+}
 
 }  // namespace
 
@@ -246,8 +260,9 @@ Result<CommitResult> Worktree::commit(const CommitOptions& options) {
     bool whole = options.paths.empty();
     // With paths, what lies outside them may be open: it is not part of this commit.
     auto may_be_open = [&](const std::string& path) {
-        return options.allow_open || (!whole && std::none_of(options.paths.begin(), options.paths.end(),
-                                                             [&](const std::string& wanted) { return covers(wanted, path); }));
+        return options.allow_open ||
+               (!whole && std::none_of(options.paths.begin(), options.paths.end(),
+                                       [&](const std::string& wanted) { return covers(wanted, path); }));
     };
     CORAL_TRY(TreeId tree, impl_->build(*snapshot, base_tree, "", may_be_open));
     if (!whole) {
@@ -289,7 +304,8 @@ Result<CommitResult> Worktree::commit(const CommitOptions& options) {
     update.target = AnyId::from(result.id);
     update.reason = fmt::format("commit{}: {}", parent ? "" : " (initial)", first_line(options.message));
     CORAL_CHECK(repo_.update_refs({update}, [&](Database& db) -> Status {
-        CORAL_CHECK(db.prepare("UPDATE worktree SET base_commit=? WHERE id=?").bind(result.id).bind(impl_->row_id).run());
+        CORAL_CHECK(
+            db.prepare("UPDATE worktree SET base_commit=? WHERE id=?").bind(result.id).bind(impl_->row_id).run());
         if (!whole || options.allow_open) return {};
         bool clean = false;
         return impl_->mark_clean(db, *snapshot, clean);
@@ -302,7 +318,8 @@ Result<CommitResult> Worktree::commit(const CommitOptions& options) {
     // update_refs has just synced the packs: a good moment to let staging files go.
     {
         std::lock_guard lock(impl_->queue_mutex);
-        if (!impl_->settled.empty()) impl_->settled_bytes = std::max<std::uint64_t>(impl_->settled_bytes, std::uint64_t{1} << 40);
+        if (!impl_->settled.empty())
+            impl_->settled_bytes = std::max<std::uint64_t>(impl_->settled_bytes, std::uint64_t{1} << 40);
     }
     impl_->queue_wake.notify_all();
     return result;
@@ -313,23 +330,28 @@ Result<CommitResult> Worktree::commit(const CommitOptions& options) {
 Status Worktree::Impl::status_added(const Row& row, const std::string& path, std::vector<Change>& out) {
     if (row.type != EntryType::kDirectory) {
         Change change{ChangeKind::kAdded, path, 0, row.size, {}, {}, false, !row.complete};
-        if (row.type == EntryType::kSymlink) change.new_content = Sha256::of(as_bytes(row.link));
-        else if (is_ready(row)) change.new_content = *row.content;
+        if (row.type == EntryType::kSymlink)
+            change.new_content = Sha256::of(as_bytes(row.link));
+        else if (is_ready(row))
+            change.new_content = *row.content;
         out.push_back(std::move(change));
         return {};
     }
     if (!row.filled) {
         if (!row.content) return {};
-        return diff_trees(repo, TreeId{}, TreeId::from(*row.content), [&](const Change& c) -> Status {
-            out.push_back(c);
-            return {};
-        }, path);
+        return diff_trees(
+            repo, TreeId{}, TreeId::from(*row.content),
+            [&](const Change& c) -> Status {
+                out.push_back(c);
+                return {};
+            },
+            path);
     }
     return {};  // filled directories are walked by status_dir
 }
 
-Status Worktree::Impl::status_dir(const DirSnapshot& dir, const std::optional<TreeId>& before_id, const std::string& path,
-                                  std::vector<Change>& out) {
+Status Worktree::Impl::status_dir(const DirSnapshot& dir, const std::optional<TreeId>& before_id,
+                                  const std::string& path, std::vector<Change>& out) {
     std::shared_ptr<const Tree> before = std::make_shared<Tree>();
     if (before_id && !before_id->is_zero()) {
         CORAL_TRY(before, repo.tree(*before_id));
@@ -342,6 +364,9 @@ Status Worktree::Impl::status_dir(const DirSnapshot& dir, const std::optional<Tr
     std::size_t next_dirty = 0;
     auto deleted = [&](const TreeEntry& entry) -> Status {
         if (entry.type == EntryType::kDirectory) {
+            CORAL_TRY(auto tree, repo.tree(TreeId::from(entry.content)));
+            if (tree->entries.empty())
+                out.push_back({ChangeKind::kDeleted, join(path, entry.name), 0, 0, entry.content, {}, true, false});
             return diff_trees(repo, TreeId::from(entry.content), TreeId{}, collect, join(path, entry.name));
         }
         out.push_back({ChangeKind::kDeleted, join(path, entry.name), entry.size, 0, entry.content, {}, false, false});
@@ -359,6 +384,9 @@ Status Worktree::Impl::status_dir(const DirSnapshot& dir, const std::optional<Tr
                 if (below->rows.empty()) out.push_back({ChangeKind::kAdded, here, 0, 0, {}, {}, true, false});
                 CORAL_CHECK(status_dir(*below, std::nullopt, here, out));
             } else if (row.type == EntryType::kDirectory && row.content) {
+                CORAL_TRY(auto tree, repo.tree(TreeId::from(*row.content)));
+                if (tree->entries.empty())
+                    out.push_back({ChangeKind::kAdded, here, 0, 0, {}, *row.content, true, false});
                 CORAL_CHECK(diff_trees(repo, TreeId{}, TreeId::from(*row.content), collect, here));
             } else {
                 CORAL_CHECK(status_added(row, here, out));
@@ -370,16 +398,23 @@ Status Worktree::Impl::status_dir(const DirSnapshot& dir, const std::optional<Tr
             if (static_cast<std::uint16_t>(row.mode & 0777) != same->mode || xattr_id != same->xattrs) {
                 out.push_back({ChangeKind::kModeChanged, here, 0, 0, same->content, {}, true, false});
             }
-            if (below) CORAL_CHECK(status_dir(*below, TreeId::from(same->content), here, out));
-            else CORAL_CHECK(diff_trees(repo, TreeId::from(same->content), TreeId::from(row.content.value_or(AnyId{})), collect, here));
+            if (below)
+                CORAL_CHECK(status_dir(*below, TreeId::from(same->content), here, out));
+            else
+                CORAL_CHECK(diff_trees(repo, TreeId::from(same->content), TreeId::from(row.content.value_or(AnyId{})),
+                                       collect, here));
             continue;
         }
         Change change{ChangeKind::kModified, here, same->size, row.size, same->content, {}, false, !row.complete};
-        if (row.type == EntryType::kSymlink) change.new_content = Sha256::of(as_bytes(row.link));
-        else if (is_ready(row)) change.new_content = *row.content;
-        if (row.type != same->type) change.kind = ChangeKind::kTypeChanged;
+        if (row.type == EntryType::kSymlink)
+            change.new_content = Sha256::of(as_bytes(row.link));
+        else if (is_ready(row))
+            change.new_content = *row.content;
+        if (row.type != same->type)
+            change.kind = ChangeKind::kTypeChanged;
         else if (change.new_content == same->content) {
-            bool same_mode = row.type == EntryType::kSymlink || static_cast<std::uint16_t>(row.mode & 0777) == same->mode;
+            bool same_mode =
+                row.type == EntryType::kSymlink || static_cast<std::uint16_t>(row.mode & 0777) == same->mode;
             if (same_mode && xattr_id == same->xattrs) continue;
             change.kind = ChangeKind::kModeChanged;
         }
@@ -392,6 +427,8 @@ Status Worktree::Impl::status_dir(const DirSnapshot& dir, const std::optional<Tr
 Result<StatusResult> Worktree::status() {
     StatusResult result;
     result.branch = branch_;
+    // What a file holds is known once it is ingested; until then it counts as changed. Small files are worth the wait.
+    impl_->wait_a_little();
     result.commit = base_commit();
     CORAL_TRY(auto base_tree, impl_->base_tree());
     CORAL_TRY(auto snapshot, impl_->snapshot());
@@ -407,7 +444,8 @@ Result<StatusResult> Worktree::status() {
         CORAL_CHECK(impl_->status_dir(*snapshot, base_tree, "", result.changes));
     }
     // Sizes of files being written are ahead of their rows.
-    std::sort(result.changes.begin(), result.changes.end(), [](const Change& a, const Change& b) { return a.path < b.path; });
+    std::sort(result.changes.begin(), result.changes.end(),
+              [](const Change& a, const Change& b) { return a.path < b.path; });
     return result;
 }
 

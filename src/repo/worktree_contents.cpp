@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Contents of a worktree's files. States of a file's bytes:
 //
-//   stored ──write──► staged, incomplete ──flush, no other writer──► staged, complete ──ingest──► ingested ──reap──► stored
+//   stored ──write──► staged, incomplete ──flush, no other writer──► staged, complete ──ingest──► ingested ──reap──►
+//   stored
 //                        ▲                                                │  write                  │ write
 //                        └────────────────────────────────────────────────┴─────────────────────────┘
 //
-// `stored`: content names bytes in packs, no staging file. `ingested`: content names them too, but the packs may not be on
-// the disk yet, so the row keeps the staging file. Every arrow is one row update, made before the bytes change (to the left)
-// or after they are safe (to the right).
+// `stored`: content names bytes in packs, no staging file. `ingested`: content names them too, but the packs may not be
+// on the disk yet, so the row keeps the staging file. Every arrow is one row update, made before the bytes change (to
+// the left) or after they are safe (to the right).
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -38,8 +39,10 @@ void Worktree::Impl::count_writer(const InodePtr& inode, int by) {
     bool unlinked;
     {
         std::lock_guard lock(inode->mutex);
-        if (by > 0) ++inode->writers;
-        else if (inode->writers > 0) --inode->writers;
+        if (by > 0)
+            ++inode->writers;
+        else if (inode->writers > 0)
+            --inode->writers;
         unlinked = inode->unlinked;
     }
     std::lock_guard lock(table_mutex);
@@ -121,12 +124,17 @@ Status Worktree::Impl::begin_write_locked(const InodePtr& inode, bool empty) {
             if (fresh) {
                 Statement st = db.prepare("UPDATE inode SET staging=?, boot=?, overlay=?, overlay_limit=? WHERE ino=?");
                 st.bind(staged->uuid()).bind(boot);
-                if (overlaid) st.bind(*content).bind(staged->size());
-                else st.bind_null().bind(std::uint64_t{0});
+                if (overlaid)
+                    st.bind(*content).bind(staged->size());
+                else
+                    st.bind_null().bind(std::uint64_t{0});
                 CORAL_CHECK(st.bind(inode->ino).run());
             }
-            CORAL_CHECK(db.prepare("UPDATE inode SET complete=0, ingested=0, synced=CASE synced WHEN 0 THEN 0 ELSE 2 END "
-                                   "WHERE ino=?").bind(inode->ino).run());
+            CORAL_CHECK(
+                db.prepare("UPDATE inode SET complete=0, ingested=0, synced=CASE synced WHEN 0 THEN 0 ELSE 2 END "
+                           "WHERE ino=?")
+                    .bind(inode->ino)
+                    .run());
             Statement times = db.prepare("SELECT mtime_ns FROM inode WHERE ino=?");
             times.bind(parent);
             CORAL_TRY(bool there, times.step());
@@ -229,7 +237,10 @@ Status Worktree::Impl::truncate_locked(const InodePtr& inode, std::uint64_t size
         // Before the bytes go: after a crash the base must not shine through where the file was cut and grew again.
         CORAL_CHECK(state.write([&](Database& db) {
             return db.prepare("UPDATE inode SET overlay_limit=min(overlay_limit,?), size=? WHERE ino=?")
-                .bind(size).bind(size).bind(inode->ino).run();
+                .bind(size)
+                .bind(size)
+                .bind(inode->ino)
+                .run();
         }));
     }
     CORAL_CHECK(staged->truncate(size));
@@ -273,8 +284,16 @@ Status Worktree::Impl::complete_locked(const InodePtr& inode) {
         synced = inode->synced;
     }
     CORAL_CHECK(state.write([&](Database& db) {
-        return db.prepare("UPDATE inode SET complete=1, size=?, mtime_ns=?, synced=CASE WHEN ? OR synced=0 THEN synced ELSE 2 END "
-                          "WHERE ino=?").bind(size).bind(mtime).bind(synced).bind(inode->ino).run();
+        return db
+            .prepare(
+                "UPDATE inode SET complete=1, size=?, mtime_ns=?, synced=CASE WHEN ? OR synced=0 THEN synced ELSE 2 "
+                "END "
+                "WHERE ino=?")
+            .bind(size)
+            .bind(mtime)
+            .bind(synced)
+            .bind(inode->ino)
+            .run();
     }));
     ++changes;
     {
@@ -339,7 +358,13 @@ Status Worktree::sync_file(const InodePtr& inode) {
         }
         // Bytes written after the fdatasync began are not promised; what was there when fsync was called is.
         return db.prepare("UPDATE inode SET synced=?, size=?, mtime_ns=?, boot=? WHERE ino=? AND staging=?")
-            .bind(still_the_same ? kSynced : kPartlySynced).bind(size).bind(mtime).bind(impl_->boot).bind(inode->ino).bind(staged->uuid()).run();
+            .bind(still_the_same ? kSynced : kPartlySynced)
+            .bind(size)
+            .bind(mtime)
+            .bind(impl_->boot)
+            .bind(inode->ino)
+            .bind(staged->uuid())
+            .run();
     }));
     if (still_the_same) {
         std::lock_guard lock(inode->mutex);
@@ -388,7 +413,8 @@ Status Worktree::Impl::place_content_locked(const InodePtr& to, const FileId& co
     std::string orphan;
     {
         std::lock_guard lock(to->mutex);
-        if (to->type != EntryType::kFile || to->unlinked) return make_error(Errc::kUnsupported, "the target has been removed");
+        if (to->type != EntryType::kFile || to->unlinked)
+            return make_error(Errc::kUnsupported, "the target has been removed");
         if (to->writers > 1) return make_error(Errc::kUnsupported, "the target is open elsewhere");
         if (to->staged) orphan = to->staged->path();
     }
@@ -396,10 +422,21 @@ Status Worktree::Impl::place_content_locked(const InodePtr& to, const FileId& co
     CORAL_CHECK(repo.store().sync());
     std::int64_t now = now_ns();
     CORAL_CHECK(state.write([&](Database& db) -> Status {
-        CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=(SELECT staging FROM inode WHERE ino=?)").bind(to->ino).run());
-        CORAL_CHECK(db.prepare("UPDATE inode SET content=?, size=?, mtime_ns=?, ctime_ns=?, staging=NULL, ingested=0, complete=1, "
-                               "overlay=NULL WHERE ino=?").bind(content).bind(size).bind(now).bind(now).bind(to->ino).run());
-        Statement above = db.prepare("SELECT p.ino, p.mtime_ns FROM inode i JOIN inode p ON p.ino=i.parent WHERE i.ino=?");
+        CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=(SELECT staging FROM inode WHERE ino=?)")
+                        .bind(to->ino)
+                        .run());
+        CORAL_CHECK(
+            db.prepare(
+                  "UPDATE inode SET content=?, size=?, mtime_ns=?, ctime_ns=?, staging=NULL, ingested=0, complete=1, "
+                  "overlay=NULL WHERE ino=?")
+                .bind(content)
+                .bind(size)
+                .bind(now)
+                .bind(now)
+                .bind(to->ino)
+                .run());
+        Statement above =
+            db.prepare("SELECT p.ino, p.mtime_ns FROM inode i JOIN inode p ON p.ino=i.parent WHERE i.ino=?");
         above.bind(to->ino);
         CORAL_TRY(bool there, above.step());
         return there ? touch_directory(db, above.unsigned_integer(0), above.integer(1)) : Status();

@@ -2,8 +2,8 @@
 // Private to worktree*.cpp: the inode, its row, and what a Worktree keeps.
 //
 // Locks, in order: ops_mutex_ (one change of names or rows at a time; SQLite has one writer anyway) > State's writer >
-// Inode::mutex > table_mutex_ > queue_mutex_. Only ops_mutex_ and State's writer are held across I/O, and only SQLite's own;
-// reading and writing file contents, decoding, ingest and callbacks run with no lock at all.
+// Inode::mutex > table_mutex_ > queue_mutex_. Only ops_mutex_ and State's writer are held across I/O, and only SQLite's
+// own; reading and writing file contents, decoding, ingest and callbacks run with no lock at all.
 #pragma once
 
 #include <atomic>
@@ -46,7 +46,8 @@ struct Row {
 };
 
 inline constexpr std::string_view kColumns =
-    "ino,parent,name,type,mode,uid,gid,size,mtime_ns,ctime_ns,content,link,xattrs,filled,dirty,version,staging,ingested,"
+    "ino,parent,name,type,mode,uid,gid,size,mtime_ns,ctime_ns,content,link,xattrs,filled,dirty,version,staging,"
+    "ingested,"
     "complete,synced,boot,overlay,overlay_limit,previous";
 
 Row read_row(const Statement& st);
@@ -96,7 +97,7 @@ struct Worktree::Impl {
     std::int64_t row_id = 0;
     std::string staging_dir, boot;
 
-    std::mutex ops_mutex;                  // see above; guards base
+    std::mutex ops_mutex;  // see above; guards base
     std::optional<CommitId> base;
     std::atomic<std::uint64_t> changes{0};  // grows with every change of a row: notices lookups that read an old one
 
@@ -113,8 +114,8 @@ struct Worktree::Impl {
     std::uint64_t running = 0;
     std::shared_ptr<IngestProgress> current;
     InodePtr current_inode;
-    std::vector<InodePtr> settled;      // ingested; their staging files go once packs and state are synced
-    std::vector<std::string> orphans;   // staging files that no row names any more
+    std::vector<InodePtr> settled;     // ingested; their staging files go once packs and state are synced
+    std::vector<std::string> orphans;  // staging files that no row names any more
     std::uint64_t settled_bytes = 0;
     std::map<Ino, std::string> failures;  // why ingest of a file failed last
     bool stop = false, bases_learnt = false;
@@ -175,6 +176,7 @@ struct Worktree::Impl {
         std::uint64_t generation = 0;
     };
     Status release_rows(const std::vector<Candidate>& candidates, std::vector<Candidate>& done);
+    void wait_a_little();
     void learn_bases();
     Status learn_tree(const TreeId& tree, std::size_t& budget);
 
@@ -197,7 +199,8 @@ struct Worktree::Impl {
     Status status_added(const Row& row, const std::string& path, std::vector<Change>& changes_out);
 
     // ---- worktree_restore.cpp; ops_mutex held
-    Result<std::uint64_t> restore_entry(const InodePtr& dir, const std::string& name, const TreeEntry* wanted, Events& events);
+    Result<std::uint64_t> restore_entry(const InodePtr& dir, const std::string& name, const TreeEntry* wanted,
+                                        Events& events);
     Result<std::uint64_t> restore_directory(const InodePtr& dir, const TreeId& wanted, Events& events);
     Result<std::uint64_t> remove_recursively(const InodePtr& dir, const Row& row, Events& events);
     Result<InodePtr> make_path(std::string_view path, std::uint32_t uid, std::uint32_t gid, Events& events);

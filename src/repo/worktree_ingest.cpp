@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ingest behind the writer: one thread takes complete files in order, another lets staging files go once packs and state.db
-// are on the disk. Neither ever holds a lock while it reads, encodes or syncs.
+// Ingest behind the writer: one thread takes complete files in order, another lets staging files go once packs and
+// state.db are on the disk. Neither ever holds a lock while it reads, encodes or syncs.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -15,6 +15,7 @@ namespace {
 constexpr auto kReapEvery = std::chrono::seconds(5);
 constexpr std::uint64_t kReapBytes = 256u << 20;  // settled staging that is worth a sync before its time
 constexpr std::size_t kLearnFiles = 256;
+constexpr auto kStatusWait = std::chrono::seconds(1);
 
 class StagedSource final : public formats::ByteSource {
   public:
@@ -97,23 +98,28 @@ Status Worktree::Impl::ingest_one(const InodePtr& inode, const std::shared_ptr<I
 }
 
 // The bytes are in packs (if not on the disk yet): unless they have changed meanwhile, the row says so.
-Status Worktree::Impl::settle(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged, std::uint64_t generation,
-                              const Ingested& done) {
+Status Worktree::Impl::settle(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged,
+                              std::uint64_t generation, const Ingested& done) {
     store::WorkHint hint;
     auto path = tree.path_of(inode);
     {
         std::lock_guard ops(ops_mutex);
         {
             std::lock_guard lock(inode->mutex);
-            if (inode->staged != staged || inode->generation != generation || !inode->complete || inode->unlinked) return {};
+            if (inode->staged != staged || inode->generation != generation || !inode->complete || inode->unlinked)
+                return {};
             hint.mode = inode->mode;
             hint.mtime_ns = inode->mtime_ns;
         }
         CORAL_CHECK(state.write([&](Database& db) -> Status {
             // `previous` stays the last content that is surely on the disk until the staging file goes.
-            CORAL_CHECK(db.prepare("UPDATE inode SET previous=coalesce(previous, content), content=?, ingested=1 WHERE ino=?")
-                            .bind(done.file).bind(inode->ino).run());
-            Statement st = db.prepare("SELECT d.ino, d.mtime_ns FROM inode f JOIN inode d ON d.ino=f.parent WHERE f.ino=?");
+            CORAL_CHECK(
+                db.prepare("UPDATE inode SET previous=coalesce(previous, content), content=?, ingested=1 WHERE ino=?")
+                    .bind(done.file)
+                    .bind(inode->ino)
+                    .run());
+            Statement st =
+                db.prepare("SELECT d.ino, d.mtime_ns FROM inode f JOIN inode d ON d.ino=f.parent WHERE f.ino=?");
             st.bind(inode->ino);
             CORAL_TRY(bool there, st.step());
             return there ? touch_directory(db, st.unsigned_integer(0), st.integer(1)) : Status();
@@ -159,7 +165,8 @@ void Worktree::Impl::reap_loop() {
     }
 }
 
-// Packs to the disk, then a FULL commit that names the FILE ids alone, then unlink: in this order (design, "Durability").
+// Packs to the disk, then a FULL commit that names the FILE ids alone, then unlink: in this order (design,
+// "Durability").
 Status Worktree::Impl::reap() {
     std::vector<InodePtr> files;
     std::vector<std::string> gone;
@@ -202,9 +209,12 @@ Status Worktree::Impl::release_rows(const std::vector<Candidate>& candidates, st
                 std::lock_guard lock(one.inode->mutex);
                 if (one.inode->staged != one.staged || one.inode->generation != one.generation) continue;
             }
-            CORAL_CHECK(db.prepare("UPDATE inode SET staging=NULL, ingested=0, overlay=NULL, overlay_limit=0, previous=NULL, "
-                                   "synced=0 WHERE ino=? AND staging=? AND ingested=1")
-                            .bind(one.inode->ino).bind(one.staged->uuid()).run());
+            CORAL_CHECK(
+                db.prepare("UPDATE inode SET staging=NULL, ingested=0, overlay=NULL, overlay_limit=0, previous=NULL, "
+                           "synced=0 WHERE ino=? AND staging=? AND ingested=1")
+                    .bind(one.inode->ino)
+                    .bind(one.staged->uuid())
+                    .run());
             if (db.changes() != 1) continue;
             CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=?").bind(one.staged->uuid()).run());
             done.push_back(one);
@@ -236,8 +246,9 @@ void Worktree::Impl::learn_bases() {
     }
     std::vector<FileId> newest;
     (void)state.read([&](Database& db) -> Status {
-        Statement st = db.prepare("SELECT content FROM inode WHERE worktree=? AND type=1 AND content IS NOT NULL "
-                                  "ORDER BY mtime_ns DESC LIMIT 64");
+        Statement st = db.prepare(
+            "SELECT content FROM inode WHERE worktree=? AND type=1 AND content IS NOT NULL "
+            "ORDER BY mtime_ns DESC LIMIT 64");
         st.bind(row_id);
         while (true) {
             CORAL_TRY(bool more, st.step());
@@ -271,8 +282,14 @@ Status Worktree::wait_ingested() {
     std::unique_lock lock(impl_->queue_mutex);
     impl_->queue_idle.wait(lock, [this] { return impl_->stop || (impl_->queue.empty() && impl_->running == 0); });
     if (impl_->failures.empty()) return {};
-    return make_error(Errc::kIo, fmt::format("{} could not be stored: {}", impl_->failures.size() == 1 ? "a file" : "some files",
-                                             impl_->failures.begin()->second));
+    return make_error(Errc::kIo,
+                      fmt::format("{} could not be stored: {}", impl_->failures.size() == 1 ? "a file" : "some files",
+                                  impl_->failures.begin()->second));
+}
+
+void Worktree::Impl::wait_a_little() {
+    std::unique_lock lock(queue_mutex);
+    queue_idle.wait_for(lock, kStatusWait, [this] { return stop || (queue.empty() && running == 0); });
 }
 
 std::uint64_t Worktree::pending() const {

@@ -10,12 +10,15 @@ namespace coral::repo {
 namespace {
 
 Status check_name(std::string_view name) {
-    if (name.size() > 255) return make_error(Errc::kNameTooLong, fmt::format("{}…: name longer than 255 bytes", name.substr(0, 40)));
+    if (name.size() > 255)
+        return make_error(Errc::kNameTooLong, fmt::format("{}…: name longer than 255 bytes", name.substr(0, 40)));
     if (!valid_name(name)) return make_error(Errc::kInvalid, fmt::format("'{}' cannot be a name", name));
     return {};
 }
 
-Error no_entry(std::string_view name) { return make_error(Errc::kNotFound, fmt::format("{}: no such file or directory", name)); }
+Error no_entry(std::string_view name) {
+    return make_error(Errc::kNotFound, fmt::format("{}: no such file or directory", name));
+}
 
 Attributes attributes_of_row(const Row& row) {
     Attributes out;
@@ -39,7 +42,8 @@ Attributes attributes_of_row(const Row& row) {
 Status Worktree::Impl::fill(const InodePtr& dir) {
     {
         std::lock_guard lock(dir->mutex);
-        if (dir->type != EntryType::kDirectory) return make_error(Errc::kNotDirectory, fmt::format("{}: not a directory", dir->name));
+        if (dir->type != EntryType::kDirectory)
+            return make_error(Errc::kNotDirectory, fmt::format("{}: not a directory", dir->name));
         if (dir->unlinked) return no_entry(dir->name);
         if (dir->filled) return {};
     }
@@ -99,7 +103,8 @@ Result<InodePtr> Worktree::lookup(const InodePtr& dir, std::string_view name) {
         {
             std::lock_guard lock(dir->mutex);
             filled = dir->filled;
-            if (dir->type != EntryType::kDirectory) return make_error(Errc::kNotDirectory, fmt::format("{}: not a directory", dir->name));
+            if (dir->type != EntryType::kDirectory)
+                return make_error(Errc::kNotDirectory, fmt::format("{}: not a directory", dir->name));
         }
         if (!filled) {
             std::lock_guard ops(impl_->ops_mutex);
@@ -178,7 +183,10 @@ Result<std::string> Worktree::path_of(const InodePtr& inode) {
 // Something in `dir` changed: it and all above may differ from the base now.
 Status Worktree::Impl::touch_directory(Database& db, Ino dir, std::int64_t now) {
     CORAL_CHECK(db.prepare("UPDATE inode SET version=version+1, mtime_ns=?, ctime_ns=? WHERE ino=?")
-                    .bind(now).bind(now).bind(dir).run());
+                    .bind(now)
+                    .bind(now)
+                    .bind(dir)
+                    .run());
     while (dir != 0) {
         Statement st = db.prepare("SELECT parent, dirty FROM inode WHERE ino=?");
         st.bind(dir);
@@ -240,8 +248,8 @@ Result<InodePtr> Worktree::Impl::insert_row_in(const InodePtr& dir, Row row, con
     return inode_of(row, ++changes);
 }
 
-Result<InodePtr> Worktree::create_file(const InodePtr& dir, std::string_view name, std::uint32_t mode, std::uint32_t uid,
-                                       std::uint32_t gid) {
+Result<InodePtr> Worktree::create_file(const InodePtr& dir, std::string_view name, std::uint32_t mode,
+                                       std::uint32_t uid, std::uint32_t gid) {
     std::lock_guard ops(impl_->ops_mutex);
     CORAL_CHECK(check_name(name));
     Row row;
@@ -263,8 +271,8 @@ Result<InodePtr> Worktree::create_file(const InodePtr& dir, std::string_view nam
     return inode;
 }
 
-Result<InodePtr> Worktree::make_directory(const InodePtr& dir, std::string_view name, std::uint32_t mode, std::uint32_t uid,
-                                          std::uint32_t gid) {
+Result<InodePtr> Worktree::make_directory(const InodePtr& dir, std::string_view name, std::uint32_t mode,
+                                          std::uint32_t uid, std::uint32_t gid) {
     std::lock_guard ops(impl_->ops_mutex);
     Row row;
     row.name = std::string(name);
@@ -335,14 +343,16 @@ Result<InodePtr> Worktree::Impl::remove_entry(const InodePtr& dir, const Row& ro
 Result<InodePtr> Worktree::unlink(const InodePtr& dir, std::string_view name) {
     std::lock_guard ops(impl_->ops_mutex);
     CORAL_TRY(Row row, impl_->child_row(dir, name));
-    if (row.type == EntryType::kDirectory) return make_error(Errc::kIsDirectory, fmt::format("{}: is a directory", name));
+    if (row.type == EntryType::kDirectory)
+        return make_error(Errc::kIsDirectory, fmt::format("{}: is a directory", name));
     return impl_->remove_entry(dir, row);
 }
 
 Result<InodePtr> Worktree::remove_directory(const InodePtr& dir, std::string_view name) {
     std::lock_guard ops(impl_->ops_mutex);
     CORAL_TRY(Row row, impl_->child_row(dir, name));
-    if (row.type != EntryType::kDirectory) return make_error(Errc::kNotDirectory, fmt::format("{}: not a directory", name));
+    if (row.type != EntryType::kDirectory)
+        return make_error(Errc::kNotDirectory, fmt::format("{}: not a directory", name));
     CORAL_TRY(InodePtr inode, impl_->load_inode(row.ino));
     CORAL_CHECK(impl_->fill(inode));
     bool empty = false;
@@ -398,7 +408,13 @@ Status Worktree::set_attributes(const InodePtr& inode, const SetAttributes& set)
     if (!unlinked) {
         CORAL_CHECK(impl_->state.write([&](Database& db) -> Status {
             CORAL_CHECK(db.prepare("UPDATE inode SET mode=?, uid=?, gid=?, mtime_ns=?, ctime_ns=? WHERE ino=?")
-                            .bind(row.mode).bind(row.uid).bind(row.gid).bind(row.mtime_ns).bind(now).bind(inode->ino).run());
+                            .bind(row.mode)
+                            .bind(row.uid)
+                            .bind(row.gid)
+                            .bind(row.mtime_ns)
+                            .bind(now)
+                            .bind(inode->ino)
+                            .run());
             if (!set.mode || row.parent == 0) return {};
             // A mode is part of history, so the folder may differ from its base now; its own times stay.
             Statement times = db.prepare("SELECT mtime_ns FROM inode WHERE ino=?");
@@ -433,7 +449,8 @@ Status Worktree::set_xattr(const InodePtr& inode, const std::string& name, const
     Xattrs xattrs = this->xattrs(inode);
     bool there = xattrs.count(name) != 0;
     if (mode == XattrMode::kCreate && there) return make_error(Errc::kExists, fmt::format("{}: exists already", name));
-    if (mode == XattrMode::kReplace && !there) return make_error(Errc::kNoData, fmt::format("{}: no such attribute", name));
+    if (mode == XattrMode::kReplace && !there)
+        return make_error(Errc::kNoData, fmt::format("{}: no such attribute", name));
     xattrs[name] = value;
     return impl_->store_xattrs(inode, xattrs);
 }
@@ -448,7 +465,8 @@ Status Worktree::remove_xattr(const InodePtr& inode, const std::string& name) {
 Status Worktree::Impl::store_xattrs(const InodePtr& inode, const Xattrs& xattrs) {
     constexpr std::size_t kLimit = 64u << 10;  // Linux's own limit for a list and for a value
     Buffer encoded = xattrs.empty() ? Buffer{} : encode_xattrs(xattrs);
-    if (encoded.size() > kLimit) return make_error(Errc::kNoSpace, "extended attributes are limited to 64 KiB per file");
+    if (encoded.size() > kLimit)
+        return make_error(Errc::kNoSpace, "extended attributes are limited to 64 KiB per file");
     Ino parent;
     bool unlinked;
     {
@@ -460,8 +478,10 @@ Status Worktree::Impl::store_xattrs(const InodePtr& inode, const Xattrs& xattrs)
     if (!unlinked) {
         CORAL_CHECK(state.write([&](Database& db) -> Status {
             Statement st = db.prepare("UPDATE inode SET xattrs=?, ctime_ns=? WHERE ino=?");
-            if (encoded.empty()) st.bind_null();
-            else st.bind(Bytes(encoded));
+            if (encoded.empty())
+                st.bind_null();
+            else
+                st.bind(Bytes(encoded));
             CORAL_CHECK(st.bind(now).bind(inode->ino).run());
             if (parent == 0) return {};
             Statement times = db.prepare("SELECT mtime_ns FROM inode WHERE ino=?");

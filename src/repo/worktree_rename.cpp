@@ -10,8 +10,10 @@ namespace {
 Status move_row(Database& db, const Row& row, Ino parent, std::string_view name, const std::optional<AnyId>& previous) {
     Statement st = db.prepare("UPDATE inode SET parent=?, name=?, previous=coalesce(?, previous) WHERE ino=?");
     st.bind(parent).bind(as_bytes(name));
-    if (previous) st.bind(*previous);
-    else st.bind_null();
+    if (previous)
+        st.bind(*previous);
+    else
+        st.bind_null();
     return st.bind(row.ino).run();
 }
 
@@ -62,15 +64,20 @@ Result<InodePtr> Worktree::rename(const InodePtr& from_dir, std::string_view fro
     if (!valid_name(to)) return make_error(Errc::kInvalid, fmt::format("'{}' cannot be a name", to));
     CORAL_TRY(Row source, impl_->child_row(from_dir, from));
     std::optional<Row> target;
-    if (auto there = impl_->child_row(to_dir, to)) target = std::move(*there);
-    else if (there.error().code != Errc::kNotFound) return std::move(there).error();
+    if (auto there = impl_->child_row(to_dir, to))
+        target = std::move(*there);
+    else if (there.error().code != Errc::kNotFound)
+        return std::move(there).error();
     CORAL_CHECK(impl_->fill(to_dir));
-    if (mode == RenameMode::kNoReplace && target) return make_error(Errc::kExists, fmt::format("{}: exists already", to));
-    if (mode == RenameMode::kExchange && !target) return make_error(Errc::kNotFound, fmt::format("{}: no such file", to));
+    if (mode == RenameMode::kNoReplace && target)
+        return make_error(Errc::kExists, fmt::format("{}: exists already", to));
+    if (mode == RenameMode::kExchange && !target)
+        return make_error(Errc::kNotFound, fmt::format("{}: no such file", to));
     if (target && target->ino == source.ino) return InodePtr();
     if (source.type == EntryType::kDirectory) CORAL_CHECK(impl_->check_not_below(to_dir->ino, source.ino));
     bool exchange = mode == RenameMode::kExchange;
-    if (exchange && target->type == EntryType::kDirectory) CORAL_CHECK(impl_->check_not_below(from_dir->ino, target->ino));
+    if (exchange && target->type == EntryType::kDirectory)
+        CORAL_CHECK(impl_->check_not_below(from_dir->ino, target->ino));
     if (!exchange) CORAL_CHECK(impl_->check_replace(source, target));
 
     CORAL_TRY(InodePtr moved, impl_->load_inode(source.ino));
@@ -78,7 +85,8 @@ Result<InodePtr> Worktree::rename(const InodePtr& from_dir, std::string_view fro
     if (target) {
         CORAL_TRY(other, impl_->load_inode(target->ino));
     }
-    // What is replaced stays known until the new bytes are safe: a power cut must not leave neither (design, "Durability").
+    // What is replaced stays known until the new bytes are safe: a power cut must not leave neither (design,
+    // "Durability").
     std::optional<AnyId> previous;
     // While the target has a staging file, its `previous` is the content that is surely on the disk (see settle).
     if (target && !exchange && source.staging) {
@@ -87,8 +95,10 @@ Result<InodePtr> Worktree::rename(const InodePtr& from_dir, std::string_view fro
     }
     std::int64_t now = now_ns();
     CORAL_CHECK(impl_->state.write([&](Database& db) -> Status {
-        if (exchange) CORAL_CHECK(move_row(db, *target, 0, to, std::nullopt));  // out of the way of the unique name
-        else if (target) CORAL_CHECK(impl_->delete_row(db, *target));
+        if (exchange)
+            CORAL_CHECK(move_row(db, *target, 0, to, std::nullopt));  // out of the way of the unique name
+        else if (target)
+            CORAL_CHECK(impl_->delete_row(db, *target));
         CORAL_CHECK(move_row(db, source, to_dir->ino, to, previous));
         if (exchange) CORAL_CHECK(move_row(db, *target, from_dir->ino, from, std::nullopt));
         CORAL_CHECK(impl_->touch_directory(db, from_dir->ino, now));
@@ -96,8 +106,10 @@ Result<InodePtr> Worktree::rename(const InodePtr& from_dir, std::string_view fro
     }));
     ++impl_->changes;
     move_memory(moved, to_dir->ino, to, now);
-    if (exchange) move_memory(other, from_dir->ino, from, now);
-    else if (other) impl_->forget_removed(other);
+    if (exchange)
+        move_memory(other, from_dir->ino, from, now);
+    else if (other)
+        impl_->forget_removed(other);
     impl_->touch_memory(from_dir, now);
     impl_->touch_memory(to_dir, now);
     return exchange ? InodePtr() : other;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Contents that come from the store instead of a writer: restore, and what `coral add` places. A replaced file gets a new
-// inode; the old one keeps its bytes for whoever has it open. Directories keep theirs.
+// Contents that come from the store instead of a writer: restore, and what `coral add` places. A replaced file gets a
+// new inode; the old one keeps its bytes for whoever has it open. Directories keep theirs.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -60,8 +60,8 @@ Status Worktree::Impl::empty_directory(const Row& row, Events& events, std::uint
     return {};
 }
 
-Result<std::uint64_t> Worktree::Impl::restore_entry(const InodePtr& dir, const std::string& name, const TreeEntry* wanted,
-                                                    Events& events) {
+Result<std::uint64_t> Worktree::Impl::restore_entry(const InodePtr& dir, const std::string& name,
+                                                    const TreeEntry* wanted, Events& events) {
     auto there = child_row(dir, name);
     if (!there && there.error().code != Errc::kNotFound) return std::move(there).error();
     if (!wanted) {
@@ -74,7 +74,10 @@ Result<std::uint64_t> Worktree::Impl::restore_entry(const InodePtr& dir, const s
             CORAL_TRY(InodePtr inode, load_inode(there->ino));
             if (static_cast<std::uint16_t>(there->mode & 0777) != wanted->mode) {
                 CORAL_CHECK(state.write([&](Database& db) {
-                    return db.prepare("UPDATE inode SET mode=? WHERE ino=?").bind(std::uint32_t{wanted->mode}).bind(there->ino).run();
+                    return db.prepare("UPDATE inode SET mode=? WHERE ino=?")
+                        .bind(std::uint32_t{wanted->mode})
+                        .bind(there->ino)
+                        .run();
                 }));
                 std::lock_guard lock(inode->mutex);
                 inode->mode = wanted->mode;
@@ -85,7 +88,8 @@ Result<std::uint64_t> Worktree::Impl::restore_entry(const InodePtr& dir, const s
         CORAL_TRY(Xattrs xattrs, repo.xattrs(wanted->xattrs));
         bool same_xattrs = (xattrs.empty() ? Buffer{} : encode_xattrs(xattrs)) == there->xattrs;
         bool same_mode = static_cast<std::uint16_t>(there->mode & 0777) == wanted->mode;
-        if (same_type && wanted->type == EntryType::kFile && at_rest && same_xattrs && same_mode) return std::uint64_t{0};
+        if (same_type && wanted->type == EntryType::kFile && at_rest && same_xattrs && same_mode)
+            return std::uint64_t{0};
         if (same_type && wanted->type == EntryType::kSymlink && there->link == wanted->link) return std::uint64_t{0};
         std::uint64_t removed = 0;  // counted once, below, as the entry that came
         CORAL_CHECK(empty_directory(*there, events, removed));
@@ -149,12 +153,15 @@ Result<std::uint64_t> Worktree::restore(const TreeId& source, const std::vector<
             std::optional<TreeEntry> wanted;
             if (!source.is_zero()) {
                 auto entry = repo_.entry_at(source, path);
-                if (entry) wanted = std::move(*entry);
-                else if (entry.error().code != Errc::kNotFound && entry.error().code != Errc::kNotDirectory) return std::move(entry).error();
+                if (entry)
+                    wanted = std::move(*entry);
+                else if (entry.error().code != Errc::kNotFound && entry.error().code != Errc::kNotDirectory)
+                    return std::move(entry).error();
             }
             InodePtr dir = root_;
             if (wanted) {
-                CORAL_TRY(dir, impl_->make_path(path_parent(path) == "." ? "" : path_parent(path), root_->uid, root_->gid, events));
+                CORAL_TRY(dir, impl_->make_path(path_parent(path) == "." ? "" : path_parent(path), root_->uid,
+                                                root_->gid, events));
             } else {
                 std::string parent = path_parent(path) == "." ? "" : path_parent(path);
                 for (std::size_t at = 0; dir && at < parent.size();) {
@@ -166,9 +173,12 @@ Result<std::uint64_t> Worktree::restore(const TreeId& source, const std::vector<
                 if (dir) {
                     CORAL_TRY(there, impl_->find_child(dir, path_name(path)));
                 }
-                if (!there) return make_error(Errc::kNotFound, fmt::format("{}: is neither in the source nor on {}", path, branch_));
+                if (!there)
+                    return make_error(Errc::kNotFound,
+                                      fmt::format("{}: is neither in the source nor on {}", path, branch_));
             }
-            CORAL_TRY(std::uint64_t below, impl_->restore_entry(dir, path_name(path), wanted ? &*wanted : nullptr, events));
+            CORAL_TRY(std::uint64_t below,
+                      impl_->restore_entry(dir, path_name(path), wanted ? &*wanted : nullptr, events));
             changed += below;
         }
         return changed;
@@ -179,7 +189,8 @@ Result<std::uint64_t> Worktree::restore(const TreeId& source, const std::vector<
 }
 
 // Directories down to `path`, made where they are missing. A file in the way is kNotDirectory.
-Result<InodePtr> Worktree::Impl::make_path(std::string_view path, std::uint32_t uid, std::uint32_t gid, Events& events) {
+Result<InodePtr> Worktree::Impl::make_path(std::string_view path, std::uint32_t uid, std::uint32_t gid,
+                                           Events& events) {
     InodePtr at = tree.root_;
     while (!path.empty()) {
         std::size_t slash = path.find('/');
@@ -205,10 +216,11 @@ Result<InodePtr> Worktree::Impl::make_path(std::string_view path, std::uint32_t 
     return at;
 }
 
-Result<InodePtr> Worktree::place_file(const std::string& path, const FileId& file, std::uint64_t size, std::uint32_t mode,
-                                      std::int64_t mtime_ns, std::uint32_t uid, std::uint32_t gid) {
+Result<InodePtr> Worktree::place_file(const std::string& path, const FileId& file, std::uint64_t size,
+                                      std::uint32_t mode, std::int64_t mtime_ns, std::uint32_t uid, std::uint32_t gid) {
     CORAL_TRY(bool stored, repo_.store().contains(store::Kind::kFile, AnyId::from(file)));
-    if (!stored) return make_error(Errc::kNotFound, fmt::format("{}: its content {} is not in the store", path, file.hex()));
+    if (!stored)
+        return make_error(Errc::kNotFound, fmt::format("{}: its content {} is not in the store", path, file.hex()));
     Impl::Events events;
     auto work = [&]() -> Result<InodePtr> {
         std::lock_guard ops(impl_->ops_mutex);
@@ -217,7 +229,8 @@ Result<InodePtr> Worktree::place_file(const std::string& path, const FileId& fil
         if (!valid_name(name)) return make_error(Errc::kInvalid, fmt::format("{}: cannot be a name", path));
         auto there = impl_->child_row(dir, name);
         if (there) {
-            if (there->type == EntryType::kDirectory) return make_error(Errc::kIsDirectory, fmt::format("{}: is a directory", path));
+            if (there->type == EntryType::kDirectory)
+                return make_error(Errc::kIsDirectory, fmt::format("{}: is a directory", path));
         } else if (there.error().code != Errc::kNotFound) {
             return std::move(there).error();
         }

@@ -13,8 +13,10 @@ std::optional<AnyId> optional_id(const Statement& st, int column) {
 }
 
 void bind_id(Statement& st, const std::optional<AnyId>& id) {
-    if (id) st.bind(*id);
-    else st.bind_null();
+    if (id)
+        st.bind(*id);
+    else
+        st.bind_null();
 }
 
 Result<std::optional<Row>> one(Statement& st) {
@@ -36,9 +38,12 @@ const std::string& select_sql(std::string_view where) {
 
 FileType file_type(EntryType type) {
     switch (type) {
-        case EntryType::kFile: return FileType::kRegular;
-        case EntryType::kDirectory: return FileType::kDirectory;
-        case EntryType::kSymlink: return FileType::kSymlink;
+        case EntryType::kFile:
+            return FileType::kRegular;
+        case EntryType::kDirectory:
+            return FileType::kDirectory;
+        case EntryType::kSymlink:
+            return FileType::kSymlink;
     }
     return FileType::kOther;
 }
@@ -98,18 +103,23 @@ Result<std::vector<Row>> select_children(Database& db, Ino parent) {
 
 Result<Ino> insert_row(Database& db, std::int64_t worktree, const Row& row) {
     Statement st = db.prepare(
-        "INSERT INTO inode(worktree,parent,name,type,mode,uid,gid,size,mtime_ns,ctime_ns,content,link,xattrs,filled,dirty,"
+        "INSERT INTO "
+        "inode(worktree,parent,name,type,mode,uid,gid,size,mtime_ns,ctime_ns,content,link,xattrs,filled,dirty,"
         "version,staging,ingested,complete,synced,boot,overlay,overlay_limit,previous) "
         "VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
     st.bind(worktree).bind(row.parent).bind(as_bytes(row.name)).bind(static_cast<std::int64_t>(row.type));
     st.bind(row.mode).bind(row.uid).bind(row.gid).bind(row.size).bind(row.mtime_ns).bind(row.ctime_ns);
     bind_id(st, row.content);
     st.bind(as_bytes(row.link));
-    if (row.xattrs.empty()) st.bind_null();
-    else st.bind(Bytes(row.xattrs));
+    if (row.xattrs.empty())
+        st.bind_null();
+    else
+        st.bind(Bytes(row.xattrs));
     st.bind(row.filled).bind(row.dirty).bind(row.version);
-    if (row.staging) st.bind(*row.staging);
-    else st.bind_null();
+    if (row.staging)
+        st.bind(*row.staging);
+    else
+        st.bind_null();
     st.bind(row.ingested).bind(row.complete).bind(row.synced).bind(row.boot);
     bind_id(st, row.overlay);
     st.bind(row.overlay_limit);

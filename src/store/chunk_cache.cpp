@@ -99,7 +99,8 @@ void ChunkCache::demote(const ChunkKey& key) {
 void ChunkCache::clear() {
     for (Shard& s : shards_) {
         std::lock_guard lock(s.mutex);
-        for (auto& [key, entry] : s.entries) bytes_.fetch_sub(entry.block->size() + kOverhead, std::memory_order_relaxed);
+        for (auto& [key, entry] : s.entries)
+            bytes_.fetch_sub(entry.block->size() + kOverhead, std::memory_order_relaxed);
         s.entries.clear();
         s.recent.clear();
     }

@@ -14,7 +14,9 @@ constexpr std::uint32_t kMaxName = 1u << 20;
 constexpr std::uint16_t kMaxRank = 1024;
 constexpr std::uint8_t kTensorBigEndian = 1;
 
-Error corrupt(std::string what) { return make_error(Errc::kCorrupt, "file record: " + std::move(what)); }
+Error corrupt(std::string what) {
+    return make_error(Errc::kCorrupt, "file record: " + std::move(what));
+}
 
 struct Counts {
     std::uint32_t segments = 0, extents = 0, inline_bytes = 0, tensors = 0;
@@ -89,7 +91,10 @@ Buffer encode_file_record(const FileRecord& record) {
     for (const Extent& e : record.extents) w.u32(e.segment).u64(e.offset).u64(e.length);
     w.raw(record.inline_bytes);
     for (const TensorEntry& t : record.tensors) {
-        w.u32(static_cast<std::uint32_t>(t.name.size())).text(t.name).u8(t.dtype).u8(t.big_endian ? kTensorBigEndian : 0);
+        w.u32(static_cast<std::uint32_t>(t.name.size()))
+            .text(t.name)
+            .u8(t.dtype)
+            .u8(t.big_endian ? kTensorBigEndian : 0);
         w.u16(static_cast<std::uint16_t>(t.shape.size()));
         for (std::uint64_t n : t.shape) w.u64(n);
         w.u64(t.offset).u64(t.length).u32(t.crc32);
@@ -107,8 +112,8 @@ Result<FileRecord> decode_file_record(const FileId& id, Bytes payload) {
     std::uint32_t reserved = r.u32();
     Counts counts{r.u32(), r.u32(), r.u32(), r.u32()};
     // Every count is held against the bytes that are there before anything is allocated.
-    std::uint64_t needed = std::uint64_t{counts.segments} * 32 + std::uint64_t{counts.extents} * 20 + counts.inline_bytes +
-                           std::uint64_t{counts.tensors} * 28;
+    std::uint64_t needed = std::uint64_t{counts.segments} * 32 + std::uint64_t{counts.extents} * 20 +
+                           counts.inline_bytes + std::uint64_t{counts.tensors} * 28;
     if (!r.ok() || reserved != 0 || needed > r.left()) return corrupt("its counts do not fit its bytes");
     std::unordered_set<SegmentId> seen;
     record.segments.reserve(counts.segments);
@@ -126,8 +131,14 @@ Result<FileRecord> decode_file_record(const FileId& id, Bytes payload) {
 
 Buffer encode_ref_hint(const RefHint& hint) {
     Buffer out;
-    ByteWriter(out).u64(hint.ref_seq).i64(hint.time_ns).id(hint.old_target).id(hint.new_target).text16(hint.name)
-        .text16(hint.actor).text16(hint.reason);
+    ByteWriter(out)
+        .u64(hint.ref_seq)
+        .i64(hint.time_ns)
+        .id(hint.old_target)
+        .id(hint.new_target)
+        .text16(hint.name)
+        .text16(hint.actor)
+        .text16(hint.reason);
     return out;
 }
 
@@ -147,8 +158,14 @@ Result<RefHint> decode_ref_hint(Bytes payload) {
 
 Buffer encode_work_hint(const WorkHint& hint) {
     Buffer out;
-    ByteWriter(out).uuid(hint.worktree).id(hint.file).u32(hint.mode).i64(hint.mtime_ns).u8(hint.complete ? 1 : 0)
-        .text16(hint.branch).text16(hint.path);
+    ByteWriter(out)
+        .uuid(hint.worktree)
+        .id(hint.file)
+        .u32(hint.mode)
+        .i64(hint.mtime_ns)
+        .u8(hint.complete ? 1 : 0)
+        .text16(hint.branch)
+        .text16(hint.path);
     return out;
 }
 
@@ -171,10 +188,17 @@ AnyId object_id(Kind kind, Bytes raw) {
     Sha256 sha;
     static constexpr char kTree[] = "coral tree 1", kCommit[] = "coral commit 1", kTag[] = "coral tag 1";
     switch (kind) {  // the domains include their NUL
-        case Kind::kTree: sha.update(std::string_view(kTree, sizeof kTree)); break;
-        case Kind::kCommit: sha.update(std::string_view(kCommit, sizeof kCommit)); break;
-        case Kind::kTag: sha.update(std::string_view(kTag, sizeof kTag)); break;
-        default: break;
+        case Kind::kTree:
+            sha.update(std::string_view(kTree, sizeof kTree));
+            break;
+        case Kind::kCommit:
+            sha.update(std::string_view(kCommit, sizeof kCommit));
+            break;
+        case Kind::kTag:
+            sha.update(std::string_view(kTag, sizeof kTag));
+            break;
+        default:
+            break;
     }
     return sha.update(raw).finish();
 }

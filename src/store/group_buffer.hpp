@@ -2,8 +2,8 @@
 // Small segments on their way into GROUP records, and the records that must not come before them.
 //
 // A segment of ≤ 64 KiB waits in `current_` until 1 MiB is together or somebody syncs; then the group is encoded and
-// appended as one record. Until then it is read from here. FILE and WORK records that depend on a waiting segment are held,
-// in order, until its group is in a pack: no FILE record is ever durable before its segments.
+// appended as one record. Until then it is read from here. FILE and WORK records that depend on a waiting segment are
+// held, in order, until its group is in a pack: no FILE record is ever durable before its segments.
 #pragma once
 
 #include <atomic>

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where every object lies: a SQLite database that may vanish at any moment, in front of it the rows that are not in it yet.
+// Where every object lies: a SQLite database that may vanish at any moment, in front of it the rows that are not in it
+// yet.
 //
-// The one rule: a row enters index.db only after an fdatasync of its pack. So index.db never knows an object that a power
-// cut can take, and an object that is found there may be relied on without looking at the pack.
+// The one rule: a row enters index.db only after an fdatasync of its pack. So index.db never knows an object that a
+// power cut can take, and an object that is found there may be relied on without looking at the pack.
 #pragma once
 
 #include <atomic>
@@ -28,8 +29,8 @@ struct Row {
     Uuid pack;
     std::int64_t created_ns = 0;  // of the pack
     std::uint64_t offset = 0, stored = 0, raw = 0;
-    std::int32_t slot = -1;   // of a GROUP record
-    bool foreign = false;     // appended by another process and perhaps not on stable storage yet
+    std::int32_t slot = -1;  // of a GROUP record
+    bool foreign = false;    // appended by another process and perhaps not on stable storage yet
 };
 
 enum class PackPhase : std::uint8_t {
@@ -38,7 +39,8 @@ enum class PackPhase : std::uint8_t {
     kClosed = 2,  // a torn tail, or an INDEX without a footer: read, never appended to
 };
 
-// What is known of one pack. Of its records, [header, committed_to) are in index.db and [committed_to, scanned_to) pending.
+// What is known of one pack. Of its records, [header, committed_to) are in index.db and [committed_to, scanned_to)
+// pending.
 struct PackState {
     Uuid uuid;
     std::int64_t created_ns = 0;
@@ -51,8 +53,8 @@ struct PackState {
     std::uint64_t next_seq = 1;
     std::uint64_t tail_offset = 0, tail_sum = 0;  // the last record's place and header sum: tells a file from its clone
     std::uint64_t index_bytes = 0;                // its INDEX payload would be this large
-    std::uint64_t failed_size = 0;  // what lies at scanned_to did not verify when the file was this long
-    bool changed = false;           // since it was last written to index.db
+    std::uint64_t failed_size = 0;                // what lies at scanned_to did not verify when the file was this long
+    bool changed = false;                         // since it was last written to index.db
 };
 
 class Index {
@@ -84,11 +86,12 @@ class Index {
     // Takes in what lies behind scanned_to. True when the file verifies to its very end and may be appended to.
     Result<bool> catch_up(const Uuid& pack);
 
-    // fdatasync of every pack with records that are not known to be durable, then their rows go to index.db. A failure of
-    // the database is no failure: the rows stay pending.
+    // fdatasync of every pack with records that are not known to be durable, then their rows go to index.db. A failure
+    // of the database is no failure: the rows stay pending.
     Status sync();
-    // A pack could not be made durable. The kernel forgets a failed write-back once it has told of it: a later fdatasync
-    // that succeeds proves nothing. So this store says "durable" never again and appends nothing; opening it anew helps.
+    // A pack could not be made durable. The kernel forgets a failed write-back once it has told of it: a later
+    // fdatasync that succeeds proves nothing. So this store says "durable" never again and appends nothing; opening it
+    // anew helps.
     void fail(const Error& error);
     Status failure() const;
     bool should_sync() const { return pending_count_.load(std::memory_order_relaxed) > kMaxPending; }
@@ -159,13 +162,13 @@ class Index {
     bool unreadable_seen_ = true;  // a pack whose header did not verify when listed: look again
 
     SyncPack sync_pack_;
-    std::mutex sync_mutex_;      // one thread syncs
+    std::mutex sync_mutex_;             // one thread syncs
     mutable std::mutex failure_mutex_;  // guards failure_; a leaf
     std::optional<Error> failure_;
 
-    std::mutex database_mutex_;  // guards database_ (the writing connection) and its identity
+    std::mutex database_mutex_;  // guards database_ (the writing connection)
     std::unique_ptr<Database> database_;
-    std::uint64_t database_inode_ = 0, database_device_ = 0;
+    std::atomic<std::uint64_t> database_inode_{0}, database_device_{0};
 
     std::mutex readers_mutex_;  // guards readers_
     std::vector<Reader> readers_;

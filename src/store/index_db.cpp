@@ -68,7 +68,8 @@ Status Index::check_database(Database& db) {
     if (stat.size > kCheckWhole) return {};
     Statement check = db.prepare("PRAGMA quick_check(1)");
     CORAL_TRY(bool answer, check.step());
-    if (!answer || check.text(0) != "ok") return make_error(Errc::kCorrupt, fmt::format("{}: {}", path_, check.text(0)));
+    if (!answer || check.text(0) != "ok")
+        return make_error(Errc::kCorrupt, fmt::format("{}: {}", path_, check.text(0)));
     return {};
 }
 
@@ -172,15 +173,29 @@ Status Index::write_packs(Database& db, const Snapshot& snapshot, std::map<Uuid,
             if (!forward) continue;
             CORAL_CHECK(db.prepare("UPDATE packs SET phase=?, indexed_to=?, next_seq=?, ref_seq=?, tail_offset=?, "
                                    "tail_sum=?, index_bytes=? WHERE no=?")
-                            .bind(static_cast<std::int64_t>(s.phase)).bind(s.scanned_to).bind(s.next_seq)
-                            .bind(s.ref_seq).bind(s.tail_offset).bind(s.tail_sum).bind(s.index_bytes)
-                            .bind(st.integer(0)).run());
+                            .bind(static_cast<std::int64_t>(s.phase))
+                            .bind(s.scanned_to)
+                            .bind(s.next_seq)
+                            .bind(s.ref_seq)
+                            .bind(s.tail_offset)
+                            .bind(s.tail_sum)
+                            .bind(s.index_bytes)
+                            .bind(st.integer(0))
+                            .run());
         } else {
-            CORAL_CHECK(db.prepare("INSERT INTO packs(uuid, created, phase, indexed_to, next_seq, ref_seq, tail_offset, "
-                                   "tail_sum, index_bytes) VALUES(?,?,?,?,?,?,?,?,?)")
-                            .bind(s.uuid).bind(s.created_ns).bind(static_cast<std::int64_t>(s.phase))
-                            .bind(s.scanned_to).bind(s.next_seq).bind(s.ref_seq).bind(s.tail_offset)
-                            .bind(s.tail_sum).bind(s.index_bytes).run());
+            CORAL_CHECK(
+                db.prepare("INSERT INTO packs(uuid, created, phase, indexed_to, next_seq, ref_seq, tail_offset, "
+                           "tail_sum, index_bytes) VALUES(?,?,?,?,?,?,?,?,?)")
+                    .bind(s.uuid)
+                    .bind(s.created_ns)
+                    .bind(static_cast<std::int64_t>(s.phase))
+                    .bind(s.scanned_to)
+                    .bind(s.next_seq)
+                    .bind(s.ref_seq)
+                    .bind(s.tail_offset)
+                    .bind(s.tail_sum)
+                    .bind(s.index_bytes)
+                    .run());
             numbers[s.uuid] = db.last_insert_rowid();
         }
     }
@@ -197,9 +212,16 @@ Status Index::write_rows(const Snapshot& snapshot) {
         auto number = numbers.find(row.pack);
         if (number == numbers.end()) continue;
         CORAL_CHECK(database_->prepare("INSERT OR IGNORE INTO objects VALUES(?,?,?,?,?,?,?,?,?)")
-                        .bind(static_cast<std::int64_t>(row.kind)).bind(row.id).bind(number->second).bind(row.offset)
-                        .bind(static_cast<std::int64_t>(row.slot)).bind(row.stored).bind(row.raw).bind(row.rank)
-                        .bind(static_cast<std::int64_t>(row.flags)).run());
+                        .bind(static_cast<std::int64_t>(row.kind))
+                        .bind(row.id)
+                        .bind(number->second)
+                        .bind(row.offset)
+                        .bind(static_cast<std::int64_t>(row.slot))
+                        .bind(row.stored)
+                        .bind(row.raw)
+                        .bind(row.rank)
+                        .bind(static_cast<std::int64_t>(row.flags))
+                        .run());
     }
     return transaction.commit();
 }
@@ -208,7 +230,8 @@ Status Index::forget_pack(const Uuid& uuid) {
     if (!has_database_) return {};
     std::lock_guard lock(database_mutex_);
     CORAL_TRY(Transaction transaction, Transaction::begin(*database_));
-    CORAL_CHECK(database_->prepare("DELETE FROM objects WHERE pack=(SELECT no FROM packs WHERE uuid=?)").bind(uuid).run());
+    CORAL_CHECK(
+        database_->prepare("DELETE FROM objects WHERE pack=(SELECT no FROM packs WHERE uuid=?)").bind(uuid).run());
     CORAL_CHECK(database_->prepare("DELETE FROM packs WHERE uuid=?").bind(uuid).run());
     return transaction.commit();
 }

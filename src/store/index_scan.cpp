@@ -16,14 +16,16 @@ namespace {
 constexpr std::int64_t kSettled = 2'000'000'000;
 
 std::uint64_t ref_seq_of(const PackWalker::Item& item) {
-    return item.header.kind == Kind::kRef && item.specific.size() == 8 ? load_le<std::uint64_t>(item.specific.data()) : 0;
+    return item.header.kind == Kind::kRef && item.specific.size() == 8 ? load_le<std::uint64_t>(item.specific.data())
+                                                                       : 0;
 }
 
 }  // namespace
 
-// Is the file the one that the database describes? A repository may have been copied while a pack was open, and both copies
-// gone on differently; then the last indexed record is another or none. Or it is the same file and that record is rotten:
-// then the headers before it lead exactly to its place, and what the index knows must not be forgotten, for fsck to find.
+// Is the file the one that the database describes? A repository may have been copied while a pack was open, and both
+// copies gone on differently; then the last indexed record is another or none. Or it is the same file and that record
+// is rotten: then the headers before it lead exactly to its place, and what the index knows must not be forgotten, for
+// fsck to find.
 bool Index::same_file(const PackState& state) {
     auto stat = os_.stat(packs_files_.path_of(state.uuid));
     if (!stat) return false;
@@ -151,10 +153,10 @@ Status Index::scan(const Uuid& uuid, std::uint64_t begin, std::uint64_t end, std
         entry.stored = item.header.total();
         if (!known_kind(item.header.kind) || item.header.version != 1) {
             if ((item.header.flags & kFlagSkippable) == 0) {
-                return file->at(item.offset, make_error(Errc::kUnsupported,
-                                                        fmt::format("record kind {} version {} needs a newer CoralFS",
-                                                                    static_cast<unsigned>(item.header.kind),
-                                                                    item.header.version)));
+                return file->at(item.offset,
+                                make_error(Errc::kUnsupported,
+                                           fmt::format("record kind {} version {} needs a newer CoralFS",
+                                                       static_cast<unsigned>(item.header.kind), item.header.version)));
             }
         } else if (auto made = index_entry(item.header, item.specific, item.offset, item.payload_sum); made) {
             entry = std::move(*made);

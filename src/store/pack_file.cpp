@@ -15,7 +15,9 @@ namespace {
 constexpr std::size_t kHeaderGuess = 2048;
 constexpr std::size_t kWindow = 1u << 20;
 
-Error corrupt(std::string what) { return make_error(Errc::kCorrupt, std::move(what)); }
+Error corrupt(std::string what) {
+    return make_error(Errc::kCorrupt, std::move(what));
+}
 
 }  // namespace
 
@@ -59,8 +61,10 @@ Result<Buffer> PackFile::read_payload(std::uint64_t offset, const RecordHeader& 
     Buffer payload(static_cast<std::size_t>(header.payload_length + 8));
     CORAL_CHECK(read(offset + header.header_length, payload));
     auto length = static_cast<std::size_t>(header.payload_length);
-    if (load_le<std::uint64_t>(payload.data() + length) != xxh3_64(Bytes(payload).first(length), sum_seed(uuid(), offset))) {
-        return at(offset, corrupt(fmt::format("the checksum of the payload of this {} is wrong", kind_name(header.kind))));
+    if (load_le<std::uint64_t>(payload.data() + length) !=
+        xxh3_64(Bytes(payload).first(length), sum_seed(uuid(), offset))) {
+        return at(offset,
+                  corrupt(fmt::format("the checksum of the payload of this {} is wrong", kind_name(header.kind))));
     }
     payload.resize(length);
     return payload;
@@ -142,7 +146,8 @@ Result<bool> PackWalker::next(Item& item) {
         if (payloads_) {
             CORAL_TRY(item.payload, fetch(position_ + item.header.header_length, item.header.payload_length));
             if (xxh3_64(item.payload, sum_seed(pack_.uuid(), position_)) != item.payload_sum) {
-                return corrupt(fmt::format("the checksum of the payload of this {} is wrong", kind_name(item.header.kind)));
+                return corrupt(
+                    fmt::format("the checksum of the payload of this {} is wrong", kind_name(item.header.kind)));
             }
         }
         item.specific = tail_;
@@ -168,7 +173,9 @@ void PackWalker::resync() {
     position_ = end_;
 }
 
-std::string PackSet::path_of(const Uuid& uuid) const { return path_join(dir_, uuid.text() + ".pack"); }
+std::string PackSet::path_of(const Uuid& uuid) const {
+    return path_join(dir_, uuid.text() + ".pack");
+}
 
 Result<std::shared_ptr<PackFile>> PackSet::get(const Uuid& uuid) {
     {

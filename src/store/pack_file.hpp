@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading packs: one open file, a walker over its records, and the bounded set of open files. Errors name file and offset.
+// Reading packs: one open file, a walker over its records, and the bounded set of open files. Errors name file and
+// offset.
 #pragma once
 
 #include <list>
@@ -66,7 +67,8 @@ class PackWalker {
     Result<bool> next(Item& item);
     std::uint64_t position() const { return position_; }
     std::uint64_t next_seq() const { return next_seq_; }
-    // For fsck, after an error: passes over the record if its header is good, else looks for the next one that verifies.
+    // For fsck, after an error: passes over the record if its header is good, else looks for the next one that
+    // verifies.
     void resync();
 
   private:

@@ -18,7 +18,9 @@ constexpr std::uint32_t kRecordMagic = 0x31524f43;  // "COR1"
 constexpr std::uint16_t kTypePack = 1;
 constexpr std::uint16_t kPackVersion = 1;
 
-Error corrupt(std::string what) { return make_error(Errc::kCorrupt, std::move(what)); }
+Error corrupt(std::string what) {
+    return make_error(Errc::kCorrupt, std::move(what));
+}
 
 }  // namespace
 
@@ -29,7 +31,9 @@ std::string_view kind_name(Kind kind) {
     return n < std::size(kNames) ? kNames[n] : "?";
 }
 
-bool known_kind(Kind kind) { return kind >= Kind::kSegment && kind <= Kind::kSketch; }
+bool known_kind(Kind kind) {
+    return kind >= Kind::kSegment && kind <= Kind::kSketch;
+}
 
 Buffer encode_file_header(const FileHeader& header) {
     Buffer out;
@@ -53,9 +57,11 @@ Result<FileHeader> decode_file_header(Bytes bytes) {
     h.created_ns = r.i64();
     h.ref_seq = r.u64();
     std::uint64_t reserved2 = r.u64();
-    if (r.u64() != xxh3_64(bytes.first(kFileHeaderSize - 8))) return corrupt("the checksum of the file header is wrong");
+    if (r.u64() != xxh3_64(bytes.first(kFileHeaderSize - 8)))
+        return corrupt("the checksum of the file header is wrong");
     if (type != kTypePack || version != kPackVersion) {
-        return make_error(Errc::kUnsupported, fmt::format("file type {} version {} needs a newer CoralFS", type, version));
+        return make_error(Errc::kUnsupported,
+                          fmt::format("file type {} version {} needs a newer CoralFS", type, version));
     }
     if (reserved != 0 || reserved2 != 0) return corrupt("reserved bits of the file header are set");
     return h;
@@ -154,7 +160,8 @@ Result<std::vector<IndexEntry>> decode_index(Bytes payload, std::uint64_t count,
         e.payload_sum = r.u64();
         std::uint32_t slots = r.u32();
         if (nbase > codec::kMaxBases || slots > r.left() / 42) return corrupt("INDEX entry with impossible lengths");
-        if (e.offset >= index_offset || e.stored > index_offset - e.offset) return corrupt("INDEX entry out of the file");
+        if (e.offset >= index_offset || e.stored > index_offset - e.offset)
+            return corrupt("INDEX entry out of the file");
         for (std::uint8_t b = 0; b < nbase; ++b) e.bases.push_back(r.id<SegmentId>());
         for (std::uint32_t s = 0; s < slots; ++s) {
             e.slots.push_back({r.id<SegmentId>(), r.u32(), r.u32(), r.u16()});

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The bytes of a pack (docs/format.md, "Pack framing"): file header, record framing, INDEX payload, footer. Pure functions.
+// The bytes of a pack (docs/format.md, "Pack framing"): file header, record framing, INDEX payload, footer. Pure
+// functions.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@ namespace coral::store {
 
 inline constexpr std::size_t kFileHeaderSize = 80;
 inline constexpr std::size_t kFooterSize = 64;
-inline constexpr std::size_t kRecordFixed = 64;   // before the kind-specific part
+inline constexpr std::size_t kRecordFixed = 64;    // before the kind-specific part
 inline constexpr std::size_t kRecordMinimum = 72;  // header without a kind-specific part, with its sum
 inline constexpr std::uint32_t kMaxHeader = 1u << 20;
 inline constexpr std::uint64_t kMaxPayload = 32u << 20;
@@ -23,7 +24,7 @@ inline constexpr std::uint64_t kMaxInlinePayload = 16u << 20;  // a larger FILE 
 inline constexpr std::uint64_t kMaxObject = 256u << 20;        // raw bytes of a FILE payload or a history object
 inline constexpr std::uint64_t kMaxIndexPayload = 24u << 20;   // a pack is sealed before its INDEX would be larger
 
-inline constexpr std::uint16_t kFlagSkippable = 1;  // a reader that does not know the kind may pass over the record
+inline constexpr std::uint16_t kFlagSkippable = 1;   // a reader that does not know the kind may pass over the record
 inline constexpr std::uint16_t kFlagInSegments = 2;  // the payload is a list of ids of segments that hold the real one
 
 struct FileHeader {
@@ -69,7 +70,8 @@ struct IndexEntry {
     AnyId id;
     Kind kind{};
     std::uint16_t flags = 0;
-    std::uint32_t rank = 0;  // of several records of one id the smallest is taken: depth, or how good a FILE's layout is
+    std::uint32_t rank =
+        0;  // of several records of one id the smallest is taken: depth, or how good a FILE's layout is
     std::uint64_t offset = 0, stored = 0, raw = 0, payload_sum = 0;
     std::vector<SegmentId> bases;
     std::vector<Slot> slots;

@@ -144,7 +144,8 @@ Status PackWriter::seal_locked() {
     while (true) {
         auto more = walker.next(item);
         if (!more) {
-            // Rot in the middle of it. It stays unsealed, so that fsck looks at every byte; nothing more is added to it.
+            // Rot in the middle of it. It stays unsealed, so that fsck looks at every byte; nothing more is added to
+            // it.
             index_.set_closed(uuid_);
             leave();
             return std::move(more).error();

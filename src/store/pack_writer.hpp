@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The appender of this process: one pack at a time, whole records, under the pack's OFD lock.
 //
-// mutex_ is the one lock of the store that is held during I/O: a pack has one appender, and the place of a record (which its
-// checksums depend on) is known only when its predecessor is in the file.
+// mutex_ is the one lock of the store that is held during I/O: a pack has one appender, and the place of a record
+// (which its checksums depend on) is known only when its predecessor is in the file.
 #pragma once
 
 #include <memory>
@@ -24,8 +24,8 @@ class PackWriter {
         : os_(os), repo_(repo), packs_(packs), index_(index), pack_bytes_(pack_bytes) {}
     ~PackWriter();
 
-    // Appends a record and enters it in the index. On failure nothing was stored: the pack is left as it is, for ever, and
-    // the next append begins another.
+    // Appends a record and enters it in the index. On failure nothing was stored: the pack is left as it is, for ever,
+    // and the next append begins another.
     Result<Appended> append(Kind kind, std::uint16_t flags, const AnyId& id, Bytes specific, Bytes payload);
     // fdatasync of the pack if it is ours at the moment; appends go on meanwhile.
     Result<bool> sync_own(const Uuid& pack);
@@ -48,7 +48,8 @@ class PackWriter {
 
     std::mutex mutex_;  // guards what follows; before Index's locks
     std::uint64_t end_ = 0, next_seq_ = 1;
-    std::mutex file_mutex_;  // a leaf; with mutex_ guards changes of what follows, so that either lock suffices to read it
+    std::mutex
+        file_mutex_;  // a leaf; with mutex_ guards changes of what follows, so that either lock suffices to read it
     std::shared_ptr<File> file_;
     Uuid uuid_;
 };

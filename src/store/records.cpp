@@ -6,7 +6,9 @@
 namespace coral::store {
 namespace {
 
-Error corrupt(std::string what) { return make_error(Errc::kCorrupt, std::move(what)); }
+Error corrupt(std::string what) {
+    return make_error(Errc::kCorrupt, std::move(what));
+}
 
 }  // namespace
 
@@ -68,7 +70,8 @@ Result<ObjectSpecific> decode_object_specific(Kind kind, Bytes specific) {
     }
     if (!r.at_end() || reserved != 0) return corrupt(fmt::format("{} header of a wrong form", kind_name(kind)));
     if (packing > 1) {
-        return make_error(Errc::kUnsupported, fmt::format("{} packing {} needs a newer CoralFS", kind_name(kind), packing));
+        return make_error(Errc::kUnsupported,
+                          fmt::format("{} packing {} needs a newer CoralFS", kind_name(kind), packing));
     }
     o.packing = static_cast<Packing>(packing);
     if (o.raw_length > kMaxObject) return corrupt(fmt::format("{} of {} bytes", kind_name(kind), o.raw_length));
@@ -112,7 +115,8 @@ Result<IndexEntry> index_entry(const RecordHeader& header, Bytes specific, std::
             if (header.kind == Kind::kFile) e.rank = file_rank(object.parser, object.parser_version);
             break;
         }
-        default: break;
+        default:
+            break;
     }
     return e;
 }

@@ -9,7 +9,9 @@
 namespace coral::store {
 namespace {
 
-Error corrupt(std::string what) { return make_error(Errc::kCorrupt, std::move(what)); }
+Error corrupt(std::string what) {
+    return make_error(Errc::kCorrupt, std::move(what));
+}
 
 }  // namespace
 

@@ -11,12 +11,14 @@
 namespace coral::store {
 namespace {
 
-constexpr std::size_t kPlainBelow = 128;       // zstd gains nothing on less
+constexpr std::size_t kPlainBelow = 128;           // zstd gains nothing on less
 constexpr std::size_t kSmallPayload = 256u << 10;  // worth a higher zstd level
 // Base segments held in memory by one put.
 constexpr std::size_t kMaxCandidates = 2;
 
-Error invalid(std::string what) { return make_error(Errc::kInvalid, std::move(what)); }
+Error invalid(std::string what) {
+    return make_error(Errc::kInvalid, std::move(what));
+}
 
 }  // namespace
 
@@ -36,8 +38,8 @@ Result<bool> StoreImpl::contains(Kind kind, const AnyId& id) {
         if (record.error().code == Errc::kNotFound || record.error().code == Errc::kCorrupt) return false;
         return std::move(record).error();
     }
-    // A power cut may have taken a segment from the pack of another process that this record, in ours, refers to. Whoever
-    // skips storing a file because of this answer relies on all of it.
+    // A power cut may have taken a segment from the pack of another process that this record, in ours, refers to.
+    // Whoever skips storing a file because of this answer relies on all of it.
     for (const SegmentId& segment : (*record)->segments) {
         CORAL_TRY(bool there, contains(Kind::kSegment, AnyId::from(segment)));
         if (!there) return false;
@@ -90,7 +92,8 @@ Result<Put> StoreImpl::put_segment(const SegmentId& id, Bytes raw, codec::Hint h
                                    std::span<const BaseCandidate> candidates) {
     CORAL_CHECK(writable());
     if (raw.empty() || raw.size() > codec::kMaxSegment) return invalid(fmt::format("segment of {} bytes", raw.size()));
-    if (id.is_zero() || codec::Hint::unpack(hint.pack()) != hint) return invalid("segment without a name or a sound hint");
+    if (id.is_zero() || codec::Hint::unpack(hint.pack()) != hint)
+        return invalid("segment without a name or a sound hint");
     {
         std::unique_lock lock(puts_mutex_);
         put_done_.wait(lock, [&] { return !putting_.contains(id); });
@@ -138,7 +141,8 @@ Result<StoreImpl::Packed> StoreImpl::pack_payload(Kind kind, Bytes raw, const Fi
 
     Buffer ids;
     for (std::size_t at = 0; at < packed.payload.size(); at += codec::kMaxSegment) {
-        Bytes part = Bytes(packed.payload).subspan(at, std::min<std::size_t>(codec::kMaxSegment, packed.payload.size() - at));
+        Bytes part =
+            Bytes(packed.payload).subspan(at, std::min<std::size_t>(codec::kMaxSegment, packed.payload.size() - at));
         auto id = SegmentId::from(Sha256::of(part));
         CORAL_CHECK(put_segment(id, part, codec::Hint{}, {}));
         ByteWriter(ids).id(id);
@@ -165,8 +169,12 @@ Result<Put> StoreImpl::put_file(const FileRecord& record) {
     CORAL_TRY(Packed packed, pack_payload(Kind::kFile, raw, &record));
     files_.erase(record.id);
     Put put{false, kRecordMinimum + packed.specific.size() + packed.payload.size() + 8, 0};
-    HeldRecord held{Kind::kFile, AnyId::from(record.id), std::move(packed.specific), std::move(packed.payload),
-                    packed.flags, std::make_shared<const FileRecord>(std::move(again))};
+    HeldRecord held{Kind::kFile,
+                    AnyId::from(record.id),
+                    std::move(packed.specific),
+                    std::move(packed.payload),
+                    packed.flags,
+                    std::make_shared<const FileRecord>(std::move(again))};
     if (groups_->hold(held, record.segments, nullptr)) {
         if (groups_->holds_much()) CORAL_CHECK(groups_->flush());
     } else {

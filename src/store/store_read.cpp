@@ -13,7 +13,9 @@ namespace {
 
 constexpr std::uint64_t kPrefetchPiece = 1u << 20;
 
-Error corrupt(std::string what) { return make_error(Errc::kCorrupt, std::move(what)); }
+Error corrupt(std::string what) {
+    return make_error(Errc::kCorrupt, std::move(what));
+}
 
 std::uint64_t memory_of(const FileRecord& r) {
     std::uint64_t bytes = sizeof r + r.segments.size() * 32 + r.extents.size() * 32 + r.inline_bytes.size();
@@ -24,8 +26,8 @@ std::uint64_t memory_of(const FileRecord& r) {
 }  // namespace
 
 // Undoes pack_payload.
-Result<Buffer> StoreImpl::unpack_payload(PackFile& pack, std::uint64_t offset, const RecordHeader& header, Bytes specific,
-                                         Buffer payload) {
+Result<Buffer> StoreImpl::unpack_payload(PackFile& pack, std::uint64_t offset, const RecordHeader& header,
+                                         Bytes specific, Buffer payload) {
     auto unpack = [&]() -> Result<Buffer> {
         CORAL_TRY(ObjectSpecific object, decode_object_specific(header.kind, specific));
         if ((header.flags & kFlagInSegments) != 0) {
@@ -170,8 +172,8 @@ Result<Buffer> StoreImpl::object(Kind kind, const AnyId& id) {
     for (const Row& row : rows) {
         auto raw = load_object(row);
         if (raw && object_id(kind, *raw) == id) return raw;
-        error = raw ? corrupt(fmt::format("{} at {}: the SHA-256 of this {} is wrong", packs_.path_of(row.pack), row.offset,
-                                          kind_name(kind)))
+        error = raw ? corrupt(fmt::format("{} at {}: the SHA-256 of this {} is wrong", packs_.path_of(row.pack),
+                                          row.offset, kind_name(kind)))
                     : std::move(raw).error();
     }
     return error;
@@ -228,7 +230,8 @@ Result<std::uint64_t> StoreImpl::stored_bytes_of(const FileRecord& record) {
             continue;
         }
         CORAL_TRY(std::vector<Row> found, index_->find(Kind::kSegment, AnyId::from(id)));
-        if (found.empty()) return make_error(Errc::kNotFound, fmt::format("segment {} is not in the repository", id.hex()));
+        if (found.empty())
+            return make_error(Errc::kNotFound, fmt::format("segment {} is not in the repository", id.hex()));
         total += found.front().stored;
     }
     return total;

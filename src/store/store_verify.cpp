@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// fsck of the store: every byte of every pack, the index against the packs, and with `full` every name against its bytes.
+// fsck of the store: every byte of every pack, the index against the packs, and with `full` every name against its
+// bytes.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -95,8 +96,10 @@ void Verifier::check_segment_bytes(const PackWalker::Item& item, const codec::Se
     scratch_.resize(header.raw_length);
     for (std::uint32_t c = 0; c < header.chunk_count(); ++c) {
         std::uint32_t begin = header.chunk_stored_begin(c);
-        MutableBytes out = MutableBytes(scratch_).subspan(std::size_t{c} << header.chunk_log2, header.chunk_raw_length(c));
-        Status done = store_.reader_->decode(header, c, item.payload.subspan(begin, header.chunks[c].stored_end - begin), out);
+        MutableBytes out =
+            MutableBytes(scratch_).subspan(std::size_t{c} << header.chunk_log2, header.chunk_raw_length(c));
+        Status done =
+            store_.reader_->decode(header, c, item.payload.subspan(begin, header.chunks[c].stored_end - begin), out);
         if (!done) {
             report(Severity::kDamaged, fmt::format("{}: {}", who, done.error().message));
             return;
@@ -140,7 +143,8 @@ Status Verifier::check_file(PackFile& pack, const PackWalker::Item& item, const 
         sha.update(Bytes(piece).first(*got));
         at += *got;
     }
-    if (sha.finish() != item.header.id) report(Severity::kDamaged, fmt::format("{}: the file's SHA-256 is another", who));
+    if (sha.finish() != item.header.id)
+        report(Severity::kDamaged, fmt::format("{}: the file's SHA-256 is another", who));
     return {};
 }
 
@@ -160,13 +164,15 @@ Status Verifier::check_record(PackFile& pack, const PackWalker::Item& item, cons
             if (full_) check_segment_bytes(item, group.header, &group.slots, who);
             return {};
         }
-        case Kind::kFile: return check_file(pack, item, who);
+        case Kind::kFile:
+            return check_file(pack, item, who);
         case Kind::kTree:
         case Kind::kCommit:
         case Kind::kTag: {
             auto raw = store_.unpack_payload(pack, item.offset, item.header, item.specific,
                                              Buffer(item.payload.begin(), item.payload.end()));
-            if (!raw) report(Severity::kDamaged, raw.error().message);
+            if (!raw)
+                report(Severity::kDamaged, raw.error().message);
             else if (object_id(item.header.kind, *raw) != item.header.id) {
                 report(Severity::kDamaged, fmt::format("{}: its SHA-256 is another", who));
             }
@@ -182,7 +188,8 @@ Status Verifier::check_record(PackFile& pack, const PackWalker::Item& item, cons
                 report(Severity::kDamaged, fmt::format("{}: {}", who, hint.error().message));
             }
             return {};
-        default: return {};
+        default:
+            return {};
     }
 }
 
@@ -197,9 +204,12 @@ Status Verifier::walk(PackFile& pack, std::uint64_t end, std::uint64_t known, bo
         if (more && !*more) break;
         if (!more) {
             if (!sealed && at >= known) {
-                // A machine that stops may have written what is behind a record and not the record: nothing there counts.
-                report(Severity::kWarning, fmt::format("{}: the {} bytes behind {} are no whole record: a write was cut; what "
-                                                       "is before them is intact", pack.path(), end - at, at));
+                // A machine that stops may have written what is behind a record and not the record: nothing there
+                // counts.
+                report(Severity::kWarning,
+                       fmt::format("{}: the {} bytes behind {} are no whole record: a write was cut; what "
+                                   "is before them is intact",
+                                   pack.path(), end - at, at));
                 advance(end - at);
                 break;
             }
@@ -220,7 +230,8 @@ Status Verifier::walk(PackFile& pack, std::uint64_t end, std::uint64_t known, bo
         CORAL_CHECK(check_record(pack, item, *entry));
         if (sealed) entries.push_back(std::move(*entry));
     }
-    if (sealed && intact != end) report(Severity::kDamaged, fmt::format("{}: records end at {} of {}", pack.path(), intact, end));
+    if (sealed && intact != end)
+        report(Severity::kDamaged, fmt::format("{}: records end at {} of {}", pack.path(), intact, end));
     return {};
 }
 
@@ -245,9 +256,11 @@ void Verifier::check_index_record(PackFile& pack, const Footer& footer, std::uin
 void Verifier::check_end(PackFile& pack, const FileStat& stat, const std::optional<Footer>& footer) {
     auto state = store_.index_->pack(pack.uuid());
     bool was_sealed = (stat.mode & 0222) == 0 || (state && state->phase == PackPhase::kSealed);
-    if (!footer && was_sealed) report(Severity::kDamaged, fmt::format("{}: the footer of this sealed pack is damaged", pack.path()));
+    if (!footer && was_sealed)
+        report(Severity::kDamaged, fmt::format("{}: the footer of this sealed pack is damaged", pack.path()));
     if (state && stat.size < state->scanned_to) {
-        report(Severity::kLost, fmt::format("{}: has {} bytes where {} were", pack.path(), stat.size, state->scanned_to));
+        report(Severity::kLost,
+               fmt::format("{}: has {} bytes where {} were", pack.path(), stat.size, state->scanned_to));
     }
 }
 
@@ -289,12 +302,12 @@ Status Verifier::check_index() {
             const std::vector<Seen>& seen = seen_[row.pack];
             auto at = std::lower_bound(seen.begin(), seen.end(), row.offset,
                                        [](const Seen& s, std::uint64_t offset) { return s.offset < offset; });
-            bool right = at != seen.end() && at->offset == row.offset &&
-                         (row.slot >= 0 || at->tag == tag_of(row.kind, row.id));
+            bool right =
+                at != seen.end() && at->offset == row.offset && (row.slot >= 0 || at->tag == tag_of(row.kind, row.id));
             if (!right) {
-                report(Severity::kDamaged, fmt::format("{} at {}: {} {} of the index is not (or no longer) there",
-                                                       store_.packs_.path_of(row.pack), row.offset, kind_name(row.kind),
-                                                       row.id.hex()));
+                report(Severity::kDamaged,
+                       fmt::format("{} at {}: {} {} of the index is not (or no longer) there",
+                                   store_.packs_.path_of(row.pack), row.offset, kind_name(row.kind), row.id.hex()));
             }
             return {};
         }));

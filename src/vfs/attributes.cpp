@@ -7,7 +7,9 @@ namespace coral::vfs {
 namespace {
 
 // What cp and du divide by: less than the size would make cp write holes (docs/semantics.md).
-std::uint64_t blocks_of(std::uint64_t size) { return size / 512 + (size % 512 != 0); }
+std::uint64_t blocks_of(std::uint64_t size) {
+    return size / 512 + (size % 512 != 0);
+}
 
 }  // namespace
 
@@ -43,15 +45,19 @@ double MountedFilesystem::attr_timeout(const Node& node, const BranchRef* ref) {
     switch (node.kind) {
         case NodeKind::kTreeDirectory:
         case NodeKind::kTreeFile:
-        case NodeKind::kTreeLink: return kForEver;
+        case NodeKind::kTreeLink:
+            return kForEver;
         // A branch's root is looked up anew each time anyway: its ref is another process's to move.
-        case NodeKind::kBranchEntry: return ref && ref->inode == ref->worktree->root() ? 0 : kForEver;
+        case NodeKind::kBranchEntry:
+            return ref && ref->inode == ref->worktree->root() ? 0 : kForEver;
         case NodeKind::kBranches:
         case NodeKind::kTags:
         case NodeKind::kCommits:
-        case NodeKind::kAt: return kForEver;
+        case NodeKind::kAt:
+            return kForEver;
         // The mount point itself is asked for anew, so that a stat of a dead mount says so.
-        default: return 0;
+        default:
+            return 0;
     }
 }
 
@@ -73,7 +79,8 @@ Result<Attr> MountedFilesystem::attr_of(const NodePtr& node) {
     switch (node->kind) {
         case NodeKind::kTreeDirectory:
         case NodeKind::kTreeFile:
-        case NodeKind::kTreeLink: return tree_attr(node->id, node->entry, node->time_ns);
+        case NodeKind::kTreeLink:
+            return tree_attr(node->id, node->entry, node->time_ns);
         case NodeKind::kLink: {
             Attr attr = directory_attr(node->id, node->time_ns);
             attr.type = FileType::kSymlink;
@@ -87,7 +94,8 @@ Result<Attr> MountedFilesystem::attr_of(const NodePtr& node) {
             CORAL_TRY(TreePlace place, tree_place(*node));
             return directory_attr(node->id, place.time_ns);
         }
-        default: return directory_attr(node->id, started_ns_);
+        default:
+            return directory_attr(node->id, started_ns_);
     }
 }
 
@@ -103,7 +111,8 @@ Result<Entry> MountedFilesystem::attributes(NodeId id, std::optional<HandleId> h
     return entry_of(node);
 }
 
-Result<Entry> MountedFilesystem::set_attributes(NodeId id, const repo::SetAttributes& set, std::optional<HandleId> handle) {
+Result<Entry> MountedFilesystem::set_attributes(NodeId id, const repo::SetAttributes& set,
+                                                std::optional<HandleId> handle) {
     CORAL_CHECK(check_up());
     std::shared_ptr<FileHandle> open;
     if (handle) {
@@ -120,8 +129,7 @@ Result<Entry> MountedFilesystem::set_attributes(NodeId id, const repo::SetAttrib
         std::lock_guard lock(ref.node->mutex);
         ref.node->copied_from.reset();
     }
-    return Entry{attr_of(ref.worktree->attributes(ref.inode)), 0,
-                 ref.inode == ref.worktree->root() ? 0 : kForEver};
+    return Entry{attr_of(ref.worktree->attributes(ref.inode)), 0, ref.inode == ref.worktree->root() ? 0 : kForEver};
 }
 
 Result<std::string> MountedFilesystem::read_link(NodeId id) {

@@ -19,8 +19,8 @@ namespace coral::vfs {
 
 using WorktreePtr = std::shared_ptr<repo::Worktree>;
 
-// The place of one worktree, for as long as the mount lives: the worktree itself comes and goes (another process may own it for
-// a while, a rename of its branch opens it anew), nodes stay.
+// The place of one worktree, for as long as the mount lives: the worktree itself comes and goes (another process may
+// own it for a while, a rename of its branch opens it anew), nodes stay.
 class TreeSlot {
   public:
     explicit TreeSlot(const Uuid& number) : uuid(number) {}
@@ -70,8 +70,8 @@ class Branches {
     Result<Branch> get(const std::string& name);
     // Takes every free branch, drops those that are gone.
     Status refresh();
-    // Gives the branch's lock back; kBusy while handles are open or somebody is in the middle of a call. Not taken again until
-    // refresh(), or for some seconds: whoever asked for it is about to delete or rename the branch.
+    // Gives the branch's lock back; kBusy while handles are open or somebody is in the middle of a call. Not taken
+    // again until refresh(), or for some seconds: whoever asked for it is about to delete or rename the branch.
     Status release(const std::string& name);
     // Finishes what is complete, syncs, gives everything back.
     Status release_all();
@@ -86,8 +86,9 @@ class Branches {
     ThreadPool& pool_;
     const bool own_;
     const Observer observer_;
-    std::mutex take_mutex_;  // one branch is opened at a time: held across Worktree::open, by nobody who holds another lock
-    std::mutex mutex_;       // guards slots_ and complaints_
+    std::mutex
+        take_mutex_;    // one branch is opened at a time: held across Worktree::open, by nobody who holds another lock
+    std::mutex mutex_;  // guards slots_ and complaints_
     std::map<Uuid, std::shared_ptr<TreeSlot>> slots_;
     std::map<std::string, std::string> complaints_;
     std::atomic<bool> down_{false};

@@ -77,7 +77,8 @@ Status MountedFilesystem::rename(NodeId from_id, std::string_view from_name, Nod
 
 Result<Entry> MountedFilesystem::make_branch(NodeId parent_id, const std::string& name) {
     if (options_.read_only || repo_.read_only()) return read_only_error(name);
-    if (!repo::valid_branch_name(name)) return make_error(Errc::kInvalid, fmt::format("'{}': not a valid branch name", name));
+    if (!repo::valid_branch_name(name))
+        return make_error(Errc::kInvalid, fmt::format("'{}': not a valid branch name", name));
     CORAL_TRY(bool folder, is_prefix(NodeKind::kBranches, name + "/"));
     if (folder) return make_error(Errc::kExists, fmt::format("{}: branches lie below this name", name));
     CORAL_TRY(repo::Head head, repo_.head());
@@ -129,7 +130,8 @@ Status MountedFilesystem::remove_branch(const std::string& name) {
     }
     if (found->row.commit) {
         CORAL_TRY(bool kept, reachable_elsewhere(name, *found->row.commit));
-        if (!kept) return make_error(Errc::kNotEmpty, fmt::format("{}: its commits are on no other branch or tag", name));
+        if (!kept)
+            return make_error(Errc::kNotEmpty, fmt::format("{}: its commits are on no other branch or tag", name));
     }
     found->worktree.reset();
     CORAL_CHECK(branches_.release(name));

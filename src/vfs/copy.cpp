@@ -13,14 +13,17 @@ constexpr std::uint64_t kMostAtOnce = 1u << 30;
 
 }  // namespace
 
-// The kernel cuts a request at 2 GiB, so a file is copied as metadata step by step: the target becomes the first n bytes of the
-// stored source, each time more, until it is all of it. A step that does not go on where the last one ended is no such copy.
+// The kernel cuts a request at 2 GiB, so a file is copied as metadata step by step: the target becomes the first n
+// bytes of the stored source, each time more, until it is all of it. A step that does not go on where the last one
+// ended is no such copy.
 Result<bool> MountedFilesystem::copy_as_metadata(FileHandle& from, FileHandle& to, std::uint64_t offset,
                                                  std::uint64_t length) {
     if (from.node == to.node) return false;
     std::optional<FileId> content;
-    if (from.record) content = from.record->id;
-    else content = from.worktree->content_id(from.inode);
+    if (from.record)
+        content = from.record->id;
+    else
+        content = from.worktree->content_id(from.inode);
     if (!content) return false;
     CORAL_TRY(auto record, repo_.store().file(*content));
     if (record->size == 0 || to.worktree->attributes(to.inode).size != offset) return false;
@@ -53,7 +56,8 @@ Result<std::size_t> MountedFilesystem::copy_bytes(FileHandle& from, std::uint64_
     Buffer buffer(static_cast<std::size_t>(std::min(length, kCopyBuffer)));
     std::uint64_t done = 0;
     while (done < length) {
-        MutableBytes part(buffer.data(), static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), length - done)));
+        MutableBytes part(buffer.data(),
+                          static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), length - done)));
         auto got = read_from(from, from_offset + done, part);
         Status written;
         if (got && *got > 0) written = to.worktree->write(to.inode, to_offset + done, part.first(*got));

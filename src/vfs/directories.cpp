@@ -55,7 +55,8 @@ Status MountedFilesystem::sync_directory(NodeId id) {
 // "." and "..". False when `visit` wants no more.
 bool MountedFilesystem::show_dots(const DirectoryHandle& dir, std::uint64_t& offset, const Visit& visit) const {
     for (; offset < kDots; ++offset) {
-        DirItem item = item_of(offset == 0 ? "." : "..", offset == 0 ? dir.node->id : dir.node->parent, FileType::kDirectory);
+        DirItem item =
+            item_of(offset == 0 ? "." : "..", offset == 0 ? dir.node->id : dir.node->parent, FileType::kDirectory);
         item.next = offset + 1;
         if (!visit(item, nullptr)) return false;
     }
@@ -68,15 +69,19 @@ Status MountedFilesystem::read_directory(HandleId id, std::uint64_t offset, bool
     std::lock_guard lock(dir->mutex);
     if (!show_dots(*dir, offset, visit)) return {};
     switch (dir->node->kind) {
-        case NodeKind::kBranchEntry: return read_branch_directory(*dir, offset - kDots, plus, visit);
+        case NodeKind::kBranchEntry:
+            return read_branch_directory(*dir, offset - kDots, plus, visit);
         case NodeKind::kTreeDirectory:
-        case NodeKind::kForeignBranch: return read_tree_directory(*dir, offset - kDots, plus, visit);
-        default: return read_virtual_directory(*dir, offset - kDots, visit);
+        case NodeKind::kForeignBranch:
+            return read_tree_directory(*dir, offset - kDots, plus, visit);
+        default:
+            return read_virtual_directory(*dir, offset - kDots, visit);
     }
 }
 
 // `offset` counts entries behind "..".
-Status MountedFilesystem::read_branch_directory(DirectoryHandle& dir, std::uint64_t offset, bool plus, const Visit& visit) {
+Status MountedFilesystem::read_branch_directory(DirectoryHandle& dir, std::uint64_t offset, bool plus,
+                                                const Visit& visit) {
     CORAL_TRY(BranchRef ref, branch_ref(dir.node));
     if (offset > dir.shown.size()) return make_error(Errc::kInvalid, "no such place in the directory");
     dir.shown.resize(static_cast<std::size_t>(offset));
@@ -103,10 +108,10 @@ Status MountedFilesystem::read_branch_directory(DirectoryHandle& dir, std::uint6
     }
 }
 
-Status MountedFilesystem::read_tree_directory(DirectoryHandle& dir, std::uint64_t offset, bool plus, const Visit& visit) {
+Status MountedFilesystem::read_tree_directory(DirectoryHandle& dir, std::uint64_t offset, bool plus,
+                                              const Visit& visit) {
     CORAL_TRY(TreePlace place, tree_place(*dir.node));
-    if (place.tree.is_zero()) return {};
-    CORAL_TRY(auto tree, repo_.tree(place.tree));
+    CORAL_TRY(auto tree, tree_of(place));
     double timeout = dir.node->kind == NodeKind::kTreeDirectory ? kForEver : 0;
     for (std::uint64_t i = offset; i < tree->entries.size(); ++i) {
         const repo::TreeEntry& found = tree->entries[static_cast<std::size_t>(i)];
@@ -128,8 +133,8 @@ Status MountedFilesystem::read_tree_directory(DirectoryHandle& dir, std::uint64_
     return {};
 }
 
-// Virtual directories are as they were when the reading began. Their entries are told without attributes to keep: the kernel
-// looks up what it wants, so that `ls branches/` does not read one commit per branch.
+// Virtual directories are as they were when the reading began. Their entries are told without attributes to keep: the
+// kernel looks up what it wants, so that `ls branches/` does not read one commit per branch.
 Status MountedFilesystem::read_virtual_directory(DirectoryHandle& dir, std::uint64_t offset, const Visit& visit) {
     if (offset == 0 || !dir.listed) {
         CORAL_TRY(dir.listing, list_virtual(*dir.node));
@@ -163,11 +168,13 @@ Result<std::vector<DirItem>> MountedFilesystem::list_virtual(const Node& node) {
             return items;
         }
         case NodeKind::kBranches:
-        case NodeKind::kTags: return list_refs(node.kind, "");
+        case NodeKind::kTags:
+            return list_refs(node.kind, "");
         case NodeKind::kPrefix:
             if (node.area == NodeKind::kAt) return items;
             return list_refs(node.area, node.text);
-        default: return items;  // at/ is never listed
+        default:
+            return items;  // at/ is never listed
     }
 }
 

@@ -10,10 +10,12 @@
 namespace coral::vfs {
 namespace {
 
-bool wants_write(int flags) { return (flags & O_ACCMODE) != O_RDONLY; }
+bool wants_write(int flags) {
+    return (flags & O_ACCMODE) != O_RDONLY;
+}
 
-// Write-only descriptors cannot be mapped, so nothing is lost without the page cache, and each write is spared a copy. O_APPEND
-// stays cached: its writers are logs, small writes that somebody reads at the same time.
+// Write-only descriptors cannot be mapped, so nothing is lost without the page cache, and each write is spared a copy.
+// O_APPEND stays cached: its writers are logs, small writes that somebody reads at the same time.
 IoState::Want io_want(int flags) {
     return (flags & O_ACCMODE) == O_WRONLY && !(flags & O_APPEND) ? IoState::Want::kDirect : IoState::Want::kCached;
 }
@@ -45,9 +47,12 @@ Result<Opened> MountedFilesystem::open_tree_file(const NodePtr& node, int flags)
 
 Result<Opened> MountedFilesystem::open_branch_file(const BranchRef& ref, int flags) {
     switch (ref.worktree->attributes(ref.inode).type) {
-        case FileType::kRegular: break;
-        case FileType::kDirectory: return make_error(Errc::kIsDirectory, "is a directory");
-        default: return make_error(Errc::kLoop, "is a symlink");
+        case FileType::kRegular:
+            break;
+        case FileType::kDirectory:
+            return make_error(Errc::kIsDirectory, "is a directory");
+        default:
+            return make_error(Errc::kLoop, "is a symlink");
     }
     auto handle = std::make_shared<FileHandle>();
     handle->node = ref.node;
@@ -73,8 +78,8 @@ Result<Opened> MountedFilesystem::open_branch_file(const BranchRef& ref, int fla
     return Opened{files_.add(std::move(handle)), io.ticket.mode, io.keep_cache};
 }
 
-Result<std::pair<Entry, Opened>> MountedFilesystem::create(NodeId parent, std::string_view name, std::uint32_t mode, int flags,
-                                                           const Caller& caller) {
+Result<std::pair<Entry, Opened>> MountedFilesystem::create(NodeId parent, std::string_view name, std::uint32_t mode,
+                                                           int flags, const Caller& caller) {
     CORAL_CHECK(check_name_length(name));
     CORAL_TRY(BranchRef dir, changeable(parent));
     auto made = dir.worktree->create_file(dir.inode, name, mode & ~caller.umask, caller.uid, caller.gid);
@@ -102,7 +107,8 @@ void MountedFilesystem::read_ahead(const NodePtr& node, const std::shared_ptr<co
         if (!node->read_ahead) node->read_ahead = std::make_shared<ReadAhead>(options_.readahead);
         detector = node->read_ahead;
     }
-    if (auto range = detector->on_read(*record, offset, length)) repo_.store().prefetch(record, range->offset, range->length);
+    if (auto range = detector->on_read(*record, offset, length))
+        repo_.store().prefetch(record, range->offset, range->length);
 }
 
 Result<std::size_t> MountedFilesystem::read_from(FileHandle& handle, std::uint64_t offset, MutableBytes out) {
@@ -151,8 +157,8 @@ Result<std::uint64_t> MountedFilesystem::size_of(const FileHandle& handle) const
 
 Result<std::size_t> MountedFilesystem::write(HandleId id, std::uint64_t offset, Bytes data) {
     CORAL_TRY(auto handle, writable_handle(id));
-    // O_APPEND: at the end, wherever that is. But a page of a mapping, written back through such a handle, lies inside the file
-    // and belongs where it lies.
+    // O_APPEND: at the end, wherever that is. But a page of a mapping, written back through such a handle, lies inside
+    // the file and belongs where it lies.
     bool inside = offset < handle->worktree->attributes(handle->inode).size;
     if (handle->append && !inside) {
         CORAL_TRY(offset, handle->worktree->append(handle->inode, data));

@@ -80,7 +80,8 @@ Result<MountedFilesystem::BranchRef> MountedFilesystem::branch_ref(const NodePtr
     if (!view.worktree) return make_error(Errc::kStale, "another process owns this branch now");
     {
         std::lock_guard lock(node->mutex);
-        if (node->inode && node->generation == view.generation) return BranchRef{node, view.worktree, node->inode, view.generation};
+        if (node->inode && node->generation == view.generation)
+            return BranchRef{node, view.worktree, node->inode, view.generation};
     }
     auto inode = view.worktree->get(node->ino);
     if (!inode) {
@@ -128,7 +129,9 @@ Result<WorktreePtr> MountedFilesystem::worktree(const std::string& branch) {
     CORAL_CHECK(check_up());
     CORAL_TRY(Branches::Branch found, branches_.get(branch));
     if (!found.worktree) {
-        return make_error(Errc::kBusy, fmt::format("branch {}: this mount does not own it (read-only, or another process does)", branch));
+        return make_error(
+            Errc::kBusy,
+            fmt::format("branch {}: this mount does not own it (read-only, or another process does)", branch));
     }
     return found.worktree;
 }
@@ -148,8 +151,8 @@ Status MountedFilesystem::release_branch(const std::string& branch) {
 Result<SpaceInfo> MountedFilesystem::space(NodeId) {
     CORAL_CHECK(check_up());
     CORAL_TRY(SpaceStat disk, repo_.os().space(repo_.dir()));
-    return SpaceInfo{disk.block_size, disk.blocks,     disk.blocks_free, disk.blocks_available,
-                     disk.files,      disk.files_free, 255};
+    return SpaceInfo{disk.block_size, disk.blocks, disk.blocks_free, disk.blocks_available, disk.files,
+                     disk.files_free, 255};
 }
 
 }  // namespace coral::vfs

@@ -27,14 +27,14 @@ struct FileHandle {
     std::shared_ptr<const store::FileRecord> record;
 };
 
-// An offset n > 2 stands for "after the (n-2)th entry that was shown", by name where the directory may change: so entries that
-// are there all the time are shown exactly once, whatever comes and goes meanwhile.
+// An offset n > 2 stands for "after the (n-2)th entry that was shown", by name where the directory may change: so
+// entries that are there all the time are shown exactly once, whatever comes and goes meanwhile.
 struct DirectoryHandle {
     NodePtr node;
-    std::mutex mutex;  // guards the rest; one listing per handle at a time
-    std::vector<std::string> shown;       // branch directories: names in the order shown
-    std::size_t page = 32;                // branch directories: entries worth asking for
-    std::vector<DirItem> listing;         // virtual directories: as at offset 0
+    std::mutex mutex;                // guards the rest; one listing per handle at a time
+    std::vector<std::string> shown;  // branch directories: names in the order shown
+    std::size_t page = 32;           // branch directories: entries worth asking for
+    std::vector<DirItem> listing;    // virtual directories: as at offset 0
     bool listed = false;
 };
 
@@ -118,7 +118,6 @@ class MountedFilesystem final : public Filesystem {
     Result<Entry> lookup_revision(const Node& parent, const std::string& name);
     Result<Entry> lookup_commit(std::string_view name);
     Result<Entry> lookup_in_tree(const Node& parent, std::string_view name);
-    Result<Entry> lookup_in_foreign(const Node& parent, std::string_view name);
     Result<Entry> lookup_in_branch(const NodePtr& parent, std::string_view name);
     Entry branch_entry(const std::shared_ptr<TreeSlot>& slot, const WorktreePtr& worktree, std::uint64_t generation,
                        const repo::InodePtr& inode, NodeId parent);
@@ -128,7 +127,7 @@ class MountedFilesystem final : public Filesystem {
     Result<bool> is_prefix(NodeKind area, const std::string& prefix);
 
     // ---- tree_nodes.cpp
-    struct TreePlace {  // a directory of a commit
+    struct TreePlace {            // a directory of a commit
         std::string space, path;  // path "" is the root
         CommitId commit;
         TreeId tree;
@@ -136,7 +135,8 @@ class MountedFilesystem final : public Filesystem {
     };
     std::string tree_key(const TreePlace& dir, const repo::TreeEntry& entry) const;
     Entry tree_entry(const TreePlace& dir, const repo::TreeEntry& entry, NodeId parent, double entry_timeout);
-    Result<TreePlace> tree_place(const Node& node);      // of a kTreeDirectory or a kForeignBranch
+    Result<TreePlace> tree_place(const Node& node);  // of a kTreeDirectory or a kForeignBranch
+    Result<std::shared_ptr<const repo::Tree>> tree_of(const TreePlace& place);
     Attr tree_attr(NodeId id, const repo::TreeEntry& entry, std::int64_t time_ns) const;
     Result<std::shared_ptr<const store::FileRecord>> record_of(const NodePtr& node);
 

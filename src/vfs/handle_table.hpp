@@ -10,8 +10,8 @@
 
 namespace coral::vfs {
 
-// Open handles by number. Numbers come from a counter and are never used again: one that comes too late finds nothing, and a
-// number means something to a later process where a pointer would not. Thread-safe.
+// Open handles by number. Numbers come from a counter and are never used again: one that comes too late finds nothing,
+// and a number means something to a later process where a pointer would not. Thread-safe.
 template <class T>
 class HandleTable {
   public:

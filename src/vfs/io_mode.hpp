@@ -5,10 +5,11 @@
 //   any open while kDirect: direct                 any open while kCached: cached
 //   last handle closed: kIdle
 //
-// Direct handles cost no second copy in memory, but a shared mapping of them is refused by the kernel, and the kernel's pages do
-// not see what they write. So a direct handle that was flushed or synced and has written nothing since does not bind the
-// inode any more (the kernel's RELEASE comes some time after close(2), often after the next OPEN): the next open is cached.
-// If such a handle writes again after all (a descriptor shared by fork), the pages have to be dropped by a notification.
+// Direct handles cost no second copy in memory, but a shared mapping of them is refused by the kernel, and the kernel's
+// pages do not see what they write. So a direct handle that was flushed or synced and has written nothing since does
+// not bind the inode any more (the kernel's RELEASE comes some time after close(2), often after the next OPEN): the
+// next open is cached. If such a handle writes again after all (a descriptor shared by fork), the pages have to be
+// dropped by a notification.
 //
 // Passthrough will be a third state here: it excludes both others and needs the backing id of the first open.
 #pragma once

@@ -7,9 +7,13 @@
 namespace coral::vfs {
 namespace {
 
-Error no_entry(std::string_view name) { return make_error(Errc::kNotFound, fmt::format("{}: no such file or directory", name)); }
+Error no_entry(std::string_view name) {
+    return make_error(Errc::kNotFound, fmt::format("{}: no such file or directory", name));
+}
 
-bool is_refusal(const Error& error) { return error.code == Errc::kNotFound || error.code == Errc::kInvalid; }
+bool is_refusal(const Error& error) {
+    return error.code == Errc::kNotFound || error.code == Errc::kInvalid;
+}
 
 }  // namespace
 
@@ -31,28 +35,38 @@ Result<Entry> MountedFilesystem::lookup(NodeId parent_id, std::string_view name)
     CORAL_CHECK(check_name_length(name));
     CORAL_TRY(NodePtr parent, node_of(parent_id));
     switch (parent->kind) {
-        case NodeKind::kMountRoot: return lookup_root(name);
-        case NodeKind::kBranches: return lookup_branch(*parent, std::string(name));
-        case NodeKind::kTags: return lookup_tag(*parent, std::string(name));
-        case NodeKind::kAt: return lookup_revision(*parent, std::string(name));
-        case NodeKind::kCommits: return lookup_commit(name);
+        case NodeKind::kMountRoot:
+            return lookup_root(name);
+        case NodeKind::kBranches:
+            return lookup_branch(*parent, std::string(name));
+        case NodeKind::kTags:
+            return lookup_tag(*parent, std::string(name));
+        case NodeKind::kAt:
+            return lookup_revision(*parent, std::string(name));
+        case NodeKind::kCommits:
+            return lookup_commit(name);
         case NodeKind::kPrefix: {
             std::string full = parent->text + std::string(name);
             if (parent->area == NodeKind::kBranches) return lookup_branch(*parent, full);
             if (parent->area == NodeKind::kTags) return lookup_tag(*parent, full);
             return lookup_revision(*parent, full);
         }
-        case NodeKind::kForeignBranch: return lookup_in_foreign(*parent, name);
-        case NodeKind::kTreeDirectory: return lookup_in_tree(*parent, name);
-        case NodeKind::kBranchEntry: return lookup_in_branch(parent, name);
+        case NodeKind::kForeignBranch:
+        case NodeKind::kTreeDirectory:
+            return lookup_in_tree(*parent, name);
+        case NodeKind::kBranchEntry:
+            return lookup_in_branch(parent, name);
         case NodeKind::kLink:
         case NodeKind::kTreeFile:
-        case NodeKind::kTreeLink: break;
+        case NodeKind::kTreeLink:
+            break;
     }
     return make_error(Errc::kNotDirectory, fmt::format("{}: its parent is not a directory", name));
 }
 
-void MountedFilesystem::forget(NodeId node, std::uint64_t count) { nodes_.forget(node, count); }
+void MountedFilesystem::forget(NodeId node, std::uint64_t count) {
+    nodes_.forget(node, count);
+}
 
 Result<Entry> MountedFilesystem::lookup_root(std::string_view name) {
     static constexpr std::pair<std::string_view, NodeId> kParts[] = {
@@ -63,7 +77,8 @@ Result<Entry> MountedFilesystem::lookup_root(std::string_view name) {
     }
     if (name != "HEAD") return no_entry(name);
     CORAL_TRY(repo::Head head, repo_.head());
-    std::string target = head.branch.empty() ? "commits/" + head.commit.value_or(CommitId{}).hex() : "branches/" + head.branch;
+    std::string target =
+        head.branch.empty() ? "commits/" + head.commit.value_or(CommitId{}).hex() : "branches/" + head.branch;
     return link_entry(NodeKind::kMountRoot, "HEAD", target, head.commit.value_or(CommitId{}), kRoot);
 }
 

@@ -22,18 +22,18 @@ enum class NodeKind : std::uint8_t {
     kTags,
     kCommits,
     kAt,
-    kPrefix,        // a folder of names with '/': branches/exp, tags/exp, at/exp
-    kLink,          // HEAD, a tag, at/REVISION: a symlink made up here
+    kPrefix,         // a folder of names with '/': branches/exp, tags/exp, at/exp
+    kLink,           // HEAD, a tag, at/REVISION: a symlink made up here
     kForeignBranch,  // root of a branch that this process does not own: its commit, read-only
-    kBranchEntry,   // an inode of a worktree, its root included
+    kBranchEntry,    // an inode of a worktree, its root included
     kTreeDirectory,
     kTreeFile,
     kTreeLink,
 };
 
-// Number ranges of node ids. Fixed ones are small; a branch entry's is its row's, so it outlives the daemon; the others are a hash
-// of the node's key, so that a listing can tell a number without keeping a node, and a remount gives the same. Two keys with
-// one hash: the second gets a number from a counter above all hashes.
+// Number ranges of node ids. Fixed ones are small; a branch entry's is its row's, so it outlives the daemon; the others
+// are a hash of the node's key, so that a listing can tell a number without keeping a node, and a remount gives the
+// same. Two keys with one hash: the second gets a number from a counter above all hashes.
 inline constexpr NodeId kBranchesId = 2, kTagsId = 3, kCommitsId = 4, kAtId = 5;
 // In listings, for what has a number only once it is looked up. (0 would hide the entry.)
 inline constexpr NodeId kHeadListedId = 6, kUnlookedId = 7;
@@ -42,28 +42,30 @@ inline constexpr NodeId kHashedBase = NodeId{1} << 52;
 inline constexpr NodeId kHashedMask = (NodeId{1} << 62) - 1;
 inline constexpr NodeId kCollisionBase = NodeId{1} << 63;
 
-inline NodeId branch_entry_id(repo::Ino ino) { return kBranchEntryBase + ino; }
+inline NodeId branch_entry_id(repo::Ino ino) {
+    return kBranchEntryBase + ino;
+}
 
 struct Node {
     explicit Node(NodeId number, NodeKind what) : id(number), kind(what) {}
 
     const NodeId id;
     const NodeKind kind;
-    NodeId parent = kRoot;      // where it was first seen: only for ".."
-    std::string key;            // empty: the id is not a hash
+    NodeId parent = kRoot;                 // where it was first seen: only for ".."
+    std::string key;                       // empty: the id is not a hash
     NodeKind area = NodeKind::kMountRoot;  // kPrefix: of kBranches, kTags or kAt
-    std::string text;           // kPrefix: "exp/"; kLink: the target; kForeignBranch: the branch; kTree*: path in the commit
-    std::int64_t time_ns = 0;   // kLink, kTreeDirectory, kTreeLink: the commit's
+    std::string text;  // kPrefix: "exp/"; kLink: the target; kForeignBranch: the branch; kTree*: path in the commit
+    std::int64_t time_ns = 0;  // kLink, kTreeDirectory, kTreeLink: the commit's
     // kTree*
-    std::string space;          // what its keys begin with: nodes of different spaces are never shared
-    CommitId commit;            // directories and links; of a shared file: one of those that have it
+    std::string space;  // what its keys begin with: nodes of different spaces are never shared
+    CommitId commit;    // directories and links; of a shared file: one of those that have it
     repo::TreeEntry entry;
     // kBranchEntry
     std::shared_ptr<TreeSlot> slot;
     repo::Ino ino = 0;
 
-    mutable std::mutex mutex;   // guards the rest; held for moments only
-    repo::InodePtr inode;       // of `generation` of the slot; loaded when it is first needed
+    mutable std::mutex mutex;  // guards the rest; held for moments only
+    repo::InodePtr inode;      // of `generation` of the slot; loaded when it is first needed
     std::uint64_t generation = 0;
     IoState io;
     std::shared_ptr<ReadAhead> read_ahead;
@@ -77,8 +79,10 @@ struct Node {
             case NodeKind::kLink:
             case NodeKind::kTreeFile:
             case NodeKind::kTreeLink:
-            case NodeKind::kBranchEntry: return false;  // of a branch entry its inode tells
-            default: return true;
+            case NodeKind::kBranchEntry:
+                return false;  // of a branch entry its inode tells
+            default:
+                return true;
         }
     }
 };

@@ -9,7 +9,9 @@
 namespace coral::vfs {
 namespace {
 
-NodeId hashed_id(const std::string& key) { return kHashedBase + (xxh3_64(as_bytes(key)) & kHashedMask); }
+NodeId hashed_id(const std::string& key) {
+    return kHashedBase + (xxh3_64(as_bytes(key)) & kHashedMask);
+}
 
 }  // namespace
 

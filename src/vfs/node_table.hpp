@@ -10,8 +10,8 @@
 
 namespace coral::vfs {
 
-// All nodes that the kernel may name: counted references (lookup and forget) and pins (open handles). A node goes when it has
-// neither. Thread-safe: one mutex, held for a hash lookup, never across a call of another module.
+// All nodes that the kernel may name: counted references (lookup and forget) and pins (open handles). A node goes when
+// it has neither. Thread-safe: one mutex, held for a hash lookup, never across a call of another module.
 class NodeTable {
   public:
     NodeTable();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finds sequential readers of one file and says what to decode ahead of them. Per node and region, not per handle: processes that
-// share a mapping look random to a per-handle detector, and a loader with eight threads is eight regions of one file.
+// Finds sequential readers of one file and says what to decode ahead of them. Per node and region, not per handle:
+// processes that share a mapping look random to a per-handle detector, and a loader with eight threads is eight regions
+// of one file.
 #pragma once
 
 #include <array>
@@ -25,10 +26,10 @@ class ReadAhead {
 
   private:
     struct Region {
-        std::uint64_t next = 0;        // where the reader is expected
-        std::uint64_t ahead_to = 0;    // asked for up to here
-        std::uint64_t window = 0;      // 0: not known to be sequential yet
-        std::uint64_t used = 0;        // 0: free
+        std::uint64_t next = 0;      // where the reader is expected
+        std::uint64_t ahead_to = 0;  // asked for up to here
+        std::uint64_t window = 0;    // 0: not known to be sequential yet
+        std::uint64_t used = 0;      // 0: free
     };
     static constexpr std::size_t kRegions = 16;
     Region& region_of(std::uint64_t offset, std::uint64_t length, bool& follows);

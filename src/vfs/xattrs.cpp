@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Extended attributes: the user's own in user.*, and user.coral.*, which are answers rather than attributes. The latter are not
-// listed: whoever copies listed attributes (rsync -X, cp --preserve=xattr) would fail to set them.
+// Extended attributes: the user's own in user.*, and user.coral.*, which are answers rather than attributes. The latter
+// are not listed: whoever copies listed attributes (rsync -X, cp --preserve=xattr) would fail to set them.
 #include <fmt/format.h>
 
 #include "vfs/filesystem_impl.hpp"
@@ -10,7 +10,9 @@ namespace {
 
 constexpr std::string_view kOurs = "user.coral.";
 
-Error no_attribute(std::string_view name) { return make_error(Errc::kNoData, fmt::format("{}: no such attribute", name)); }
+Error no_attribute(std::string_view name) {
+    return make_error(Errc::kNoData, fmt::format("{}: no such attribute", name));
+}
 
 // What setting and removing refuse whatever the file is.
 Status check_namespace(std::string_view name) {

@@ -32,11 +32,7 @@ def differ(a: Any, b: Any, where: str = "") -> str:
             return differ(a.coalesce().indices(), b.coalesce().indices(), where) or differ(
                 a.coalesce().values(), b.coalesce().values(), where
             )
-        return (
-            ""
-            if same_bits(a, b)
-            else f"{where}: {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)} differ"
-        )
+        return "" if same_bits(a, b) else f"{where}: {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)} differ"
     if isinstance(a, np.ndarray):
         same = a.dtype == b.dtype and a.shape == b.shape and a.flags.f_contiguous == b.flags.f_contiguous
         if same and a.dtype == object:

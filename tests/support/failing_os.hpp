@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The real files, of which writes or fdatasyncs fail on demand. Only what goes through Os: SQLite's files are the real ones.
+// The real files, of which writes or fdatasyncs fail on demand. Only what goes through Os: SQLite's files are the real
+// ones.
 #pragma once
 
 #include <atomic>
@@ -15,7 +16,8 @@ namespace coral::test {
 
 class FailingOs : public Os {
   public:
-    // Negative: never. Else this many bytes may still be written; the write that crosses leaves its first part in the file.
+    // Negative: never. Else this many bytes may still be written; the write that crosses leaves its first part in the
+    // file.
     std::atomic<std::int64_t> bytes_left{-1};
     std::atomic<int> write_error{ENOSPC};
     std::atomic<bool> fail_sync{false};
@@ -44,7 +46,9 @@ class FailingOs : public Os {
       public:
         FailingFile(FailingOs& os, std::unique_ptr<File> file, std::string path)
             : os_(os), file_(std::move(file)), path_(std::move(path)) {}
-        Result<std::size_t> read_at(std::uint64_t offset, MutableBytes out) override { return file_->read_at(offset, out); }
+        Result<std::size_t> read_at(std::uint64_t offset, MutableBytes out) override {
+            return file_->read_at(offset, out);
+        }
         Status write_at(std::uint64_t offset, Bytes data) override {
             std::int64_t left = os_.bytes_left;
             if (left < 0) return file_->write_at(offset, data);

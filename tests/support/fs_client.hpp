@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Filesystem as the kernel uses it: paths become lookups, every lookup is forgotten again, every open is flushed and released.
+// A Filesystem as the kernel uses it: paths become lookups, every lookup is forgotten again, every open is flushed and
+// released.
 #pragma once
 
 #include <fcntl.h>
@@ -109,7 +110,8 @@ class FsClient {
         CORAL_TRY(auto at, walk_parent(path));
         return fs_.remove_directory(at.first.id(), at.second);
     }
-    Status rename(std::string_view from, std::string_view to, repo::RenameMode mode = repo::RenameMode::kReplace) const {
+    Status rename(std::string_view from, std::string_view to,
+                  repo::RenameMode mode = repo::RenameMode::kReplace) const {
         CORAL_TRY(auto a, walk_parent(from));
         CORAL_TRY(auto b, walk_parent(to));
         return fs_.rename(a.first.id(), a.second, b.first.id(), b.second, mode);

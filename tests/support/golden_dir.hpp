@@ -8,6 +8,8 @@
 namespace coral::test {
 
 // tests/golden: bytes that every later version must read. Tests write there only under CORAL_WRITE_GOLDEN=1.
-inline std::string golden_dir() { return path_join(path_parent(path_parent(__FILE__)), "golden"); }
+inline std::string golden_dir() {
+    return path_join(path_parent(path_parent(__FILE__)), "golden");
+}
 
 }  // namespace coral::test

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The reference model: what a branch must be after any sequence of calls, in plain maps. No paging, no caches, no threads.
+// The reference model: what a branch must be after any sequence of calls, in plain maps. No paging, no caches, no
+// threads.
 #pragma once
 
 #include <algorithm>
@@ -47,6 +48,24 @@ inline bool same_content(const ModelNode& a, const ModelNode& b) {
         ++at;
     }
     return true;
+}
+
+// For messages: where and how two trees differ.
+inline std::string first_difference(const ModelNode& a, const ModelNode& b, const std::string& path = "") {
+    if (a.type != b.type) return path + ": type";
+    if (a.content != b.content) return path + ": content";
+    if ((a.mode & 0777) != (b.mode & 0777)) return path + ": mode";
+    if (a.xattrs != b.xattrs) return path + ": xattrs";
+    for (const auto& [name, child] : a.children) {
+        auto other = b.children.find(name);
+        if (other == b.children.end()) return path + "/" + name + ": added";
+        std::string below = first_difference(*child, *other->second, path + "/" + name);
+        if (!below.empty()) return below;
+    }
+    for (const auto& [name, child] : b.children) {
+        if (!a.children.count(name)) return path + "/" + name + ": removed";
+    }
+    return {};
 }
 
 // One branch. Paths are relative to its root, without leading '/'; every call returns what the filesystem must return.

@@ -12,8 +12,8 @@ namespace coral {
 enum class LogLevel { kDebug, kInfo, kWarn, kError };
 
 void log_message(LogLevel level, const std::string& message);
-// To a file (size-limited, one old file kept) or, with an empty path, to stderr. Level from CORAL_LOG (debug, info, warn,
-// error), default info for a file and warn for stderr.
+// To a file (size-limited, one old file kept) or, with an empty path, to stderr. Level from CORAL_LOG (debug, info,
+// warn, error), default info for a file and warn for stderr.
 void log_setup(const std::string& path);
 
 template <class... Args>

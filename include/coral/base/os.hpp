@@ -63,7 +63,7 @@ class Os {
     virtual ~Os() = default;
     virtual Result<std::unique_ptr<File>> open(const std::string& path, OpenMode mode) = 0;
     virtual Status rename(const std::string& from, const std::string& to) = 0;  // replaces; same directory tree
-    virtual Status remove(const std::string& path) = 0;                        // file or symlink; kNotFound is an error
+    virtual Status remove(const std::string& path) = 0;  // file or symlink; kNotFound is an error
     virtual Status remove_dir(const std::string& path) = 0;
     virtual Status make_dir(const std::string& path, std::uint32_t mode = 0700) = 0;
     virtual Status sync_dir(const std::string& path) = 0;

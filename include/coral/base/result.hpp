@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Result<T>: what a function returns when it can fail for outside reasons (disk, user, network, bytes from a file).
-// Broken invariants throw; nothing throws across a C callback. Debian 12's g++ has no std::expected; this has its shape.
+// Broken invariants throw; nothing throws across a C callback. Debian 12's g++ has no std::expected; this has its
+// shape.
 #pragma once
 
 #include <optional>
@@ -53,15 +54,17 @@ struct Error {
     Error with(std::string_view context) &&;
 };
 
-inline Error make_error(Errc code, std::string message) { return Error{code, std::move(message)}; }
+inline Error make_error(Errc code, std::string message) {
+    return Error{code, std::move(message)};
+}
 // From errno: category and "what: No space left on device".
 Error errno_error(int error, std::string_view what);
 
 template <class T>
 class [[nodiscard]] Result {
   public:
-    Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}       // NOLINT: implicit by design
-    Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}   // NOLINT: implicit by design
+    Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit by design
+    Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT: implicit by design
 
     bool ok() const { return state_.index() == 0; }
     explicit operator bool() const { return ok(); }
@@ -106,7 +109,8 @@ using Status = Result<void>;
 #define CORAL_CAT2(a, b) a##b
 #define CORAL_CAT(a, b) CORAL_CAT2(a, b)
 
-// CORAL_TRY(auto x, f()): x = value, or return the error. (__COUNTER__: uses may nest inside lambdas without shadowing.)
+// CORAL_TRY(auto x, f()): x = value, or return the error. (__COUNTER__: uses may nest inside lambdas without
+// shadowing.)
 #define CORAL_TRY(decl, expr) CORAL_TRY_IMPL(CORAL_CAT(coral_try_, __COUNTER__), decl, expr)
 #define CORAL_TRY_IMPL(tmp, decl, expr)      \
     auto tmp = (expr);                       \
@@ -115,7 +119,7 @@ using Status = Result<void>;
 
 // CORAL_CHECK(f()): return the error, if any.
 #define CORAL_CHECK(expr) CORAL_CHECK_IMPL(CORAL_CAT(coral_check_, __COUNTER__), expr)
-#define CORAL_CHECK_IMPL(tmp, expr)                                    \
-    do {                                                               \
-        if (auto tmp = (expr); !tmp) return std::move(tmp).error();    \
+#define CORAL_CHECK_IMPL(tmp, expr)                                 \
+    do {                                                            \
+        if (auto tmp = (expr); !tmp) return std::move(tmp).error(); \
     } while (false)

@@ -22,8 +22,8 @@ namespace coral {
 class Os;
 class Database;
 
-// A prepared statement that is being used: bind in order, then step until false. Reset and given back by the destructor.
-// Binding and reading never fail; the first error is told by step().
+// A prepared statement that is being used: bind in order, then step until false. Reset and given back by the
+// destructor. Binding and reading never fail; the first error is told by step().
 class Statement {
   public:
     Statement(Statement&& other) noexcept;

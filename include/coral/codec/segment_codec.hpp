@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Encoding of one segment (≤ 16 MiB) as independently decodable chunks of 256 KiB. Pure functions: bytes (+ base bytes) in,
-// bytes out; no I/O, no state, thread-safe. The byte stream of a coder number never changes (docs/format.md, "Segments").
+// Encoding of one segment (≤ 16 MiB) as independently decodable chunks of 256 KiB. Pure functions: bytes (+ base bytes)
+// in, bytes out; no I/O, no state, thread-safe. The byte stream of a coder number never changes (docs/format.md,
+// "Segments").
 #pragma once
 
 #include <cstdint>
@@ -92,8 +93,8 @@ Result<Encoded> encode_segment(Bytes raw, Hint hint, std::span<const Base> bases
 // Bytes [begin, end) of base `slot`; beyond the base's end they read as zero. The reader fills all of `out`.
 using BaseReader = std::function<Status(std::uint8_t slot, std::uint64_t begin, MutableBytes out)>;
 
-// Decodes chunk `index` from its stored bytes into `out` (exactly chunk_raw_length) and verifies its checksum: kCorrupt when
-// anything does not fit, and `out` is then undefined.
+// Decodes chunk `index` from its stored bytes into `out` (exactly chunk_raw_length) and verifies its checksum: kCorrupt
+// when anything does not fit, and `out` is then undefined.
 Status decode_chunk(const SegmentHeader& header, std::uint32_t index, Bytes stored, const BaseReader& base,
                     MutableBytes out);
 

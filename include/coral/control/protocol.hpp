@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// How `coral` and a daemon talk: one Unix stream socket, one JSON object per line each way. Request {"command": "...", …};
-// answer {"ok": true, "result": {…}} or {"ok": false, "errc": N, "error": "…"}. While a long command runs the server may send
-// {"progress": {"done": N, "total": N}} lines first; long answers come in {"part": …} lines before the last. Strings are
-// percent-escaped bytes (src/control/README.md). Only the daemon's own user and root may connect (peer credentials).
+// How `coral` and a daemon talk: one Unix stream socket, one JSON object per line each way. Request {"command": "...",
+// …}; answer {"ok": true, "result": {…}} or {"ok": false, "errc": N, "error": "…"}. While a long command runs the
+// server may send
+// {"progress": {"done": N, "total": N}} lines first; long answers come in {"part": …} lines before the last. Strings
+// are percent-escaped bytes (src/control/README.md). Only the daemon's own user and root may connect (peer
+// credentials).
 #pragma once
 
 #include <functional>
@@ -44,7 +46,8 @@ class Service {
     virtual Status release_branch(const std::string& branch) = 0;
     // Unmount and leave: returns at once. kBusy when something still uses the mount, which then stays.
     virtual Status stop() = 0;
-    // Until the kernel has forgotten all that was changed so far: called after every command that changes, before its answer.
+    // Until the kernel has forgotten all that was changed so far: called after every command that changes, before its
+    // answer.
     virtual void settle() {}
 };
 
@@ -55,12 +58,13 @@ class Server {
     static Result<std::unique_ptr<Server>> start(Service& service);
     virtual ~Server() = default;  // stops accepting, waits for running commands, removes the socket
     virtual const std::string& socket_path() const = 0;
-    // Refuses new commands (kBusy) and waits for the running ones. A client that asked to stop stays connected until the
-    // destructor, and so learns when the daemon has given everything back.
+    // Refuses new commands (kBusy) and waits for the running ones. A client that asked to stop stays connected until
+    // the destructor, and so learns when the daemon has given everything back.
     virtual void drain() = 0;
 };
 
-// Says (and no longer says) where the owner of a worktree listens: Worktree::owner_path. By the process that holds the lock.
+// Says (and no longer says) where the owner of a worktree listens: Worktree::owner_path. By the process that holds the
+// lock.
 Status publish_owner(const repo::Repository& repo, const Uuid& worktree, const std::string& socket_path);
 void withdraw_owner(const repo::Repository& repo, const Uuid& worktree, const std::string& socket_path);
 
@@ -69,8 +73,8 @@ class Client {
   public:
     // Asks the daemon for a sign of life.
     static Result<std::unique_ptr<Client>> connect(const std::string& socket_path, int timeout_ms = 5000);
-    // The daemon that owns a branch's worktree. kNotFound: nobody does (its lock is free). kBusy: a process holds the lock and
-    // offers no socket, such as a `coral add` without a mount, or does not answer.
+    // The daemon that owns a branch's worktree. kNotFound: nobody does (its lock is free). kBusy: a process holds the
+    // lock and offers no socket, such as a `coral add` without a mount, or does not answer.
     static Result<std::unique_ptr<Client>> owner_of(repo::Repository& repo, const std::string& branch);
     virtual ~Client() = default;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ingest: the bytes of one file become segments and a FILE record. Parse by positional reads, then one pass in file order that
-// hashes, cuts, finds bases and encodes in parallel. Memory is bounded whatever the file's size.
+// Ingest: the bytes of one file become segments and a FILE record. Parse by positional reads, then one pass in file
+// order that hashes, cuts, finds bases and encodes in parallel. Memory is bounded whatever the file's size.
 #pragma once
 
 #include <atomic>

@@ -20,12 +20,12 @@ enum class EntryType : std::uint8_t { kFile = 1, kDirectory = 2, kSymlink = 3 };
 struct TreeEntry {
     std::string name;  // 1–255 bytes, any but '/' and NUL, not "." or ".."
     EntryType type = EntryType::kFile;
-    std::uint16_t mode = 0644;     // permission bits, & 0777
-    std::uint64_t size = 0;        // file bytes, link length, 0 for directories
-    std::int64_t mtime_ns = 0;     // files; else 0
-    AnyId content;                 // FILE, TREE, or SHA-256 of the link text
-    SegmentId xattrs;              // segment with the encoded pairs; zero: none
-    std::string link;              // symlinks only
+    std::uint16_t mode = 0644;  // permission bits, & 0777
+    std::uint64_t size = 0;     // file bytes, link length, 0 for directories
+    std::int64_t mtime_ns = 0;  // files; else 0
+    AnyId content;              // FILE, TREE, or SHA-256 of the link text
+    SegmentId xattrs;           // segment with the encoded pairs; zero: none
+    std::string link;           // symlinks only
     bool operator==(const TreeEntry&) const = default;
     // Equal but for mtime: then the parent's mtime is kept and nothing has changed.
     bool same_content(const TreeEntry& other) const {
@@ -68,14 +68,14 @@ struct Tag {  // an annotated tag; a light one is only a ref
 // The name rule of every entry: kernel, command line, import, tree decoding.
 bool valid_name(std::string_view name);
 
-// What the canonical encodings can hold; kInvalid says what is wrong. The encoders throw std::invalid_argument on anything
-// else: whoever takes values from outside (a user, another repository) checks first. Repository::put_* does.
+// What the canonical encodings can hold; kInvalid says what is wrong. The encoders throw std::invalid_argument on
+// anything else: whoever takes values from outside (a user, another repository) checks first. Repository::put_* does.
 Status check_tree(const Tree& tree);
 Status check_commit(const Commit& commit);
 Status check_tag(const Tag& tag);
 
-// Made fit for a Person's name or mail: line ends, control characters and '<' '>' go, bytes that are not UTF-8 become '?',
-// blanks around it go.
+// Made fit for a Person's name or mail: line ends, control characters and '<' '>' go, bytes that are not UTF-8 become
+// '?', blanks around it go.
 std::string clean_person_text(std::string_view text);
 
 Buffer encode_tree(const Tree& tree);

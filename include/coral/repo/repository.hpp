@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A repository: a directory with packs (truth of bytes), state.db (truth of names) and what can be rebuilt. Thread-safe;
-// several processes may have it open. Who may change a branch's files is a Worktree's matter (worktree.hpp).
+// A repository: a directory with packs (truth of bytes), state.db (truth of names) and what can be rebuilt.
+// Thread-safe; several processes may have it open. Who may change a branch's files is a Worktree's matter
+// (worktree.hpp).
 #pragma once
 
 #include <cstdint>
@@ -37,7 +38,7 @@ struct Ref {
 };
 
 struct Head {
-    std::string branch;             // "main"; empty when detached
+    std::string branch;              // "main"; empty when detached
     std::optional<CommitId> commit;  // nothing on an unborn branch
 };
 
@@ -61,7 +62,7 @@ struct RefUpdate {
     std::optional<AnyId> expected;  // compare-and-swap: what it must be now; zero: must not exist; nothing: any
     AnyId target;                   // zero: delete
     bool annotated = false;
-    std::string reason;             // for the reflog: "commit: epoch 7"
+    std::string reason;  // for the reflog: "commit: epoch 7"
 };
 
 bool valid_branch_name(std::string_view name);  // also for tags
@@ -90,7 +91,7 @@ class Repository {
     Result<TreeId> put_tree(const Tree& tree);
     Result<CommitId> put_commit(const Commit& commit);
     Result<TagId> put_tag(const Tag& tag);
-    Result<Xattrs> xattrs(const SegmentId& id);  // empty for the zero id
+    Result<Xattrs> xattrs(const SegmentId& id);          // empty for the zero id
     Result<SegmentId> put_xattrs(const Xattrs& xattrs);  // zero for empty
     // Entry at `path` ("a/b", "" is the root as a directory entry) in a tree. kNotFound names the path.
     Result<TreeEntry> entry_at(const TreeId& root, std::string_view path);
@@ -101,24 +102,25 @@ class Repository {
     Status set_head_detached(const CommitId& commit);
     Result<std::vector<Ref>> refs(std::string_view prefix);  // "heads/", "tags/", ""; sorted
     Result<std::optional<Ref>> ref(const std::string& name);
-    // One transaction under `lock`: compare all, append REF hints, sync the packs, move all, write the reflog, FULL commit.
-    // kConflict when a compare fails. `also` runs inside the transaction (a worktree's rows move with its ref).
-    Status update_refs(const std::vector<RefUpdate>& updates,
-                       const std::function<Status(Database&)>& also = {});
+    // One transaction under `lock`: compare all, append REF hints, sync the packs, move all, write the reflog, FULL
+    // commit. kConflict when a compare fails. `also` runs inside the transaction (a worktree's rows move with its ref).
+    Status update_refs(const std::vector<RefUpdate>& updates, const std::function<Status(Database&)>& also = {});
     Result<std::vector<ReflogEntry>> reflog(const std::string& ref, std::size_t limit);
     Result<std::vector<Branch>> branches();
     Result<Branch> branch(const std::string& name);  // kNotFound names it
     // A new branch at `commit` (or unborn). kExists; kInvalid for a bad name or one that is a folder of another branch.
     Status create_branch(const std::string& name, const std::optional<CommitId>& commit, const std::string& reason);
-    // Its ref, its worktree rows and staging go. The caller owns the worktree (or nobody does) and has checked for changes.
+    // Its ref, its worktree rows and staging go. The caller owns the worktree (or nobody does) and has checked for
+    // changes.
     Status delete_branch(const std::string& name, const std::string& reason);
     Status rename_branch(const std::string& from, const std::string& to);
 
-    // Revision grammar: HEAD, branch, tag, full or unambiguous short id (≥ 4 hex), then ~n and ^n in any order. kNotFound or
-    // kInvalid ("ambiguous: …") name the revision.
+    // Revision grammar: HEAD, branch, tag, full or unambiguous short id (≥ 4 hex), then ~n and ^n in any order.
+    // kNotFound or kInvalid ("ambiguous: …") name the revision.
     Result<CommitId> resolve(std::string_view revision);
     // Newest first by commit time, parents after children; `visit` returns false to stop.
-    Status walk(const std::vector<CommitId>& from, const std::function<Result<bool>(const CommitId&, const Commit&)>& visit);
+    Status walk(const std::vector<CommitId>& from,
+                const std::function<Result<bool>(const CommitId&, const Commit&)>& visit);
     // The newest `limit` commits known (any branch or tag), for `ls commits/`.
     Result<std::vector<CommitId>> recent_commits(std::size_t limit);
 
@@ -126,11 +128,14 @@ class Repository {
     Result<std::optional<std::string>> config(const std::string& key);
     Status set_config(const std::string& key, const std::optional<std::string>& value, bool global);
     Result<std::vector<std::pair<std::string, std::string>>> all_config();
-    // CORAL_AUTHOR_NAME / _EMAIL, else config user.name / user.email, else the login name @ host; never fails for lack of one.
+    // CORAL_AUTHOR_NAME / _EMAIL, else config user.name / user.email, else the login name @ host; never fails for lack
+    // of one.
     Result<Person> identity();
 
-    // Objects that a ref, HEAD, the reflog or a worktree reaches but the store lacks or cannot read; with `full` every byte.
-    Result<std::vector<store::Problem>> fsck(bool full, const std::function<void(std::uint64_t, std::uint64_t)>& progress);
+    // Objects that a ref, HEAD, the reflog or a worktree reaches but the store lacks or cannot read; with `full` every
+    // byte.
+    Result<std::vector<store::Problem>> fsck(bool full,
+                                             const std::function<void(std::uint64_t, std::uint64_t)>& progress);
 
   private:
     Repository(Os& os, std::string dir, bool read_only);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The writable state of one branch: a tree of inodes over its base commit. One process owns a worktree (an OFD lock) and
-// serves all its changes; others forward to it. Rows live in state.db, written bytes in staging files, and ingest follows
-// behind. Thread-safe.
+// The writable state of one branch: a tree of inodes over its base commit. One process owns a worktree (an OFD lock)
+// and serves all its changes; others forward to it. Rows live in state.db, written bytes in staging files, and ingest
+// follows behind. Thread-safe.
 //
-// Directories are filled with rows when they are first looked into (EdenFS calls it materialised); until then a directory is
-// only a tree id. Inode numbers are row ids: they never go back and outlive the daemon.
+// Directories are filled with rows when they are first looked into (EdenFS calls it materialised); until then a
+// directory is only a tree id. Inode numbers are row ids: they never go back and outlive the daemon.
 #pragma once
 
 #include <atomic>
@@ -28,7 +28,7 @@
 namespace coral {
 class Database;
 class Statement;
-}
+}  // namespace coral
 
 namespace coral::repo {
 
@@ -67,11 +67,11 @@ struct DirEntry {
 
 struct CommitOptions {
     std::string message;
-    std::vector<std::string> paths;       // empty: everything
-    std::optional<Person> author;         // else the repository's identity
+    std::vector<std::string> paths;  // empty: everything
+    std::optional<Person> author;    // else the repository's identity
     std::vector<std::pair<std::string, std::string>> meta;
-    bool wait = false;                    // for files that are open for writing, as long as it takes
-    bool allow_open = false;              // leave them out (their last complete content stays)
+    bool wait = false;        // for files that are open for writing, as long as it takes
+    bool allow_open = false;  // leave them out (their last complete content stays)
 };
 
 struct CommitResult {
@@ -88,8 +88,8 @@ struct StatusResult {
 
 class Worktree {
   public:
-    // Takes the branch's lock; kBusy when another process owns it (its socket is in `owner_socket_path`). Heals what a crash
-    // left: staging that was not synced before a reboot is not trusted. `pool` encodes.
+    // Takes the branch's lock; kBusy when another process owns it (its socket is in `owner_socket_path`). Heals what a
+    // crash left: staging that was not synced before a reboot is not trusted. `pool` encodes.
     static Result<std::shared_ptr<Worktree>> open(Repository& repo, const std::string& branch, ThreadPool& pool);
     ~Worktree();  // waits for running ingest, keeps the rest for the next owner
 
@@ -110,15 +110,15 @@ class Worktree {
                                  std::uint32_t gid);  // kExists; not yet open
     Result<InodePtr> make_directory(const InodePtr& dir, std::string_view name, std::uint32_t mode, std::uint32_t uid,
                                     std::uint32_t gid);
-    Result<InodePtr> make_symlink(const InodePtr& dir, std::string_view name, std::string_view target, std::uint32_t uid,
-                                  std::uint32_t gid);
+    Result<InodePtr> make_symlink(const InodePtr& dir, std::string_view name, std::string_view target,
+                                  std::uint32_t uid, std::uint32_t gid);
     // Returns what was removed: open handles go on with it.
     Result<InodePtr> unlink(const InodePtr& dir, std::string_view name);  // kIsDirectory
     Result<InodePtr> remove_directory(const InodePtr& dir, std::string_view name);
-    // Atomic. Returns the inode that was replaced, if any. POSIX rules: kNotEmpty, kIsDirectory, kNotDirectory, kInvalid
-    // (into itself), kExists.
-    Result<InodePtr> rename(const InodePtr& from_dir, std::string_view from, const InodePtr& to_dir, std::string_view to,
-                            RenameMode mode);
+    // Atomic. Returns the inode that was replaced, if any. POSIX rules: kNotEmpty, kIsDirectory, kNotDirectory,
+    // kInvalid (into itself), kExists.
+    Result<InodePtr> rename(const InodePtr& from_dir, std::string_view from, const InodePtr& to_dir,
+                            std::string_view to, RenameMode mode);
 
     // ---- attributes
     Attributes attributes(const InodePtr& inode) const;
@@ -140,15 +140,17 @@ class Worktree {
     Status allocate(const InodePtr& inode, std::uint64_t offset, std::uint64_t length, bool keep_size);
     Status flush(const InodePtr& inode, bool writable);  // close(2) of one descriptor
     Status sync_file(const InodePtr& inode);             // fsync(2)
-    Status sync_names();                                  // fsync(2) of a directory: one FULL commit
+    Status sync_names();                                 // fsync(2) of a directory: one FULL commit
     void close_file(const InodePtr& inode, bool writable);
-    // The whole content of `from` becomes that of `to` without copying bytes, when both are at rest; kUnsupported otherwise.
+    // The whole content of `from` becomes that of `to` without copying bytes, when both are at rest; kUnsupported
+    // otherwise.
     Status clone_content(const InodePtr& from, const InodePtr& to);
     // The same with content that is in the store: of a commit, or of another branch.
     Status place_content(const InodePtr& to, const FileId& content, std::uint64_t size);
     // FILE id when all bytes come from packs, none from a staging file: then reading ahead is worth it.
     std::optional<FileId> stored_content(const InodePtr& inode) const;
-    // Content that is already in the store, at `path` (folders are made); replaces a file there. For `coral add`, restore.
+    // Content that is already in the store, at `path` (folders are made); replaces a file there. For `coral add`,
+    // restore.
     Result<InodePtr> place_file(const std::string& path, const FileId& file, std::uint64_t size, std::uint32_t mode,
                                 std::int64_t mtime_ns, std::uint32_t uid, std::uint32_t gid);
 
@@ -161,12 +163,12 @@ class Worktree {
     std::optional<CommitId> base_commit() const;
 
     // ---- ingest
-    Status wait_ingested();       // of everything complete
+    Status wait_ingested();         // of everything complete
     std::uint64_t pending() const;  // files that wait or run
     BaseMap& base_map() { return base_map_; }
 
-    // Called, with no lock held, when names or contents change otherwise than through this interface's own caller: restore,
-    // place_file. (parent, name, replaced inode or 0).
+    // Called, with no lock held, when names or contents change otherwise than through this interface's own caller:
+    // restore, place_file. (parent, name, replaced inode or 0).
     using ChangeObserver = std::function<void(Ino parent, const std::string& name, Ino replaced)>;
     void observe(ChangeObserver observer);
     // For a caller that is not the observer and changed a name through the calls above (control, place_all).

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The object store of a repository: segments, file records and history objects by name, in append-only packs, found through a
-// disposable SQLite index. Everything here is thread-safe; several processes may have the same store open.
+// The object store of a repository: segments, file records and history objects by name, in append-only packs, found
+// through a disposable SQLite index. Everything here is thread-safe; several processes may have the same store open.
 #pragma once
 
 #include <cstdint>
@@ -22,16 +22,25 @@ namespace coral::store {
 
 // On-disk numbers (docs/format.md, "Record kinds"); append only.
 enum class Kind : std::uint8_t {
-    kSegment = 1, kGroup = 2, kFile = 3, kTree = 4, kCommit = 5, kTag = 6,
-    kRef = 7, kWork = 8, kDrop = 9, kIndex = 10, kSketch = 11,
+    kSegment = 1,
+    kGroup = 2,
+    kFile = 3,
+    kTree = 4,
+    kCommit = 5,
+    kTag = 6,
+    kRef = 7,
+    kWork = 8,
+    kDrop = 9,
+    kIndex = 10,
+    kSketch = 11,
 };
 std::string_view kind_name(Kind kind);
 
 struct StoreOptions {
-    std::uint64_t cache_bytes = 512u << 20;      // decoded chunks and everything in flight
-    std::uint64_t pack_bytes = 1u << 30;         // a pack is sealed when it is about this large
+    std::uint64_t cache_bytes = 512u << 20;  // decoded chunks and everything in flight
+    std::uint64_t pack_bytes = 1u << 30;     // a pack is sealed when it is about this large
     bool read_only = false;
-    std::string index_path;                      // empty: DIR/index.db; elsewhere for read-only media
+    std::string index_path;  // empty: DIR/index.db; elsewhere for read-only media
 };
 
 // A tensor (or storage) as the layout saw it; named bytes [offset, offset+length) of the file.
@@ -60,12 +69,12 @@ struct FileRecord {
     std::uint64_t size = 0;
     std::uint16_t parser = 0;  // formats::Parser number
     std::uint16_t parser_version = 0;
-    std::vector<SegmentId> segments;   // each once
-    std::vector<Extent> extents;       // in file order, lengths sum to size, none empty
+    std::vector<SegmentId> segments;  // each once
+    std::vector<Extent> extents;      // in file order, lengths sum to size, none empty
     Buffer inline_bytes;
     std::vector<TensorEntry> tensors;  // in file order
-    // File offset at which each extent begins; filled by decode_file_record so that a read finds its extent by bisection.
-    // May be empty (a record being built); not part of the value.
+    // File offset at which each extent begins; filled by decode_file_record so that a read finds its extent by
+    // bisection. May be empty (a record being built); not part of the value.
     std::vector<std::uint64_t> positions;
     bool operator==(const FileRecord& other) const;
 };
@@ -79,7 +88,7 @@ struct BaseCandidate {
 };
 
 struct Put {
-    bool existed = false;           // nothing was written
+    bool existed = false;            // nothing was written
     std::uint64_t stored_bytes = 0;  // appended for it (0 when it existed; group members: their share)
     std::uint8_t depth = 0;
 };
@@ -150,8 +159,8 @@ class Store {
 
     // ---- writing. What was put can be read at once; it is durable after sync().
     virtual Result<bool> contains(Kind kind, const AnyId& id) = 0;
-    // Encodes (reading candidates' bytes from the store), verifies, appends; small segments gather in GROUP records. The
-    // caller has computed id = SHA-256(raw). Candidates that are missing or too deep are ignored.
+    // Encodes (reading candidates' bytes from the store), verifies, appends; small segments gather in GROUP records.
+    // The caller has computed id = SHA-256(raw). Candidates that are missing or too deep are ignored.
     virtual Result<Put> put_segment(const SegmentId& id, Bytes raw, codec::Hint hint,
                                     std::span<const BaseCandidate> candidates) = 0;
     virtual Result<Put> put_file(const FileRecord& record) = 0;  // after all its segments
@@ -169,7 +178,8 @@ class Store {
     // Decodes [offset, offset+length) into the cache in the background, within the budget. Never fails, may do nothing.
     virtual void prefetch(std::shared_ptr<const FileRecord> record, std::uint64_t offset, std::uint64_t length) = 0;
     virtual Result<Buffer> read_segment(const SegmentId& id) = 0;  // whole
-    virtual Result<Buffer> object(Kind kind, const AnyId& id) = 0;  // canonical bytes, verified against `id`'s domain hash
+    virtual Result<Buffer> object(Kind kind,
+                                  const AnyId& id) = 0;  // canonical bytes, verified against `id`'s domain hash
     // Ids of `kind` whose hex begins with `prefix` (lower case), at most `limit`.
     virtual Result<std::vector<AnyId>> find_prefix(Kind kind, std::string_view prefix, std::size_t limit) = 0;
     virtual Result<SegmentInfo> segment_info(const SegmentId& id) = 0;
@@ -178,8 +188,8 @@ class Store {
     // ---- looking after it
     virtual Result<StoreStats> stats() = 0;
     // Framing and checksums of every record; with `full` every chunk is decoded and every SHA-256 checked.
-    virtual Result<std::vector<Problem>> verify(bool full, const std::function<void(std::uint64_t done,
-                                                                                   std::uint64_t total)>& progress) = 0;
+    virtual Result<std::vector<Problem>> verify(
+        bool full, const std::function<void(std::uint64_t done, std::uint64_t total)>& progress) = 0;
     // Throws the index away and builds it again from the packs.
     virtual Status reindex(const std::function<void(std::uint64_t, std::uint64_t)>& progress) = 0;
     // Every valid record of every pack in order (pack created, uuid, offset).

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The filesystem without FUSE: nodes, handles, attributes and contents of a mounted repository. fuse/ only translates. All
-// calls are thread-safe and may block on disk or decode, never on another call's disk or decode of another file.
+// The filesystem without FUSE: nodes, handles, attributes and contents of a mounted repository. fuse/ only translates.
+// All calls are thread-safe and may block on disk or decode, never on another call's disk or decode of another file.
 //
 //   /HEAD  /branches/…  /tags/…  /commits/<id>/…  /at/<revision>
 #pragma once
@@ -29,10 +29,10 @@ struct Caller {
 };
 
 struct Options {
-    std::size_t threads = 0;            // ingest and prefetch; 0: as many as there are cores
+    std::size_t threads = 0;              // ingest and prefetch; 0: as many as there are cores
     std::uint64_t readahead = 16u << 20;  // decoded ahead of a sequential reader
-    bool read_only = false;             // mount -o ro
-    bool share = true;                  // equal files of different commits are one inode
+    bool read_only = false;               // mount -o ro
+    bool share = true;                    // equal files of different commits are one inode
 };
 
 struct Attr {
@@ -43,15 +43,16 @@ struct Attr {
     std::int64_t atime_ns = 0, mtime_ns = 0, ctime_ns = 0;
 };
 
-// How long the kernel may keep what it was told. Immutable parts: for ever. Branch entries: for ever too, since every outside
-// change is notified. branches/, tags/, HEAD, at/: not at all, so that a ref moved by another process is seen at once.
+// How long the kernel may keep what it was told. Immutable parts: for ever. Branch entries: for ever too, since every
+// outside change is notified. branches/, tags/, HEAD, at/: not at all, so that a ref moved by another process is seen
+// at once.
 struct Entry {
     Attr attr;
     double entry_timeout = 0, attr_timeout = 0;  // seconds
 };
 
-// The mode belongs to the inode while it has handles (docs/architecture.md, "I/O modes"). Passthrough comes later: it will be
-// one more value here, decided in the same place.
+// The mode belongs to the inode while it has handles (docs/architecture.md, "I/O modes"). Passthrough comes later: it
+// will be one more value here, decided in the same place.
 enum class IoMode { kCached, kDirect };
 
 struct Opened {
@@ -70,10 +71,10 @@ struct DirItem {
 class Notifier {
   public:
     virtual ~Notifier() = default;
-    virtual void entry_changed(NodeId parent, const std::string& name) = 0;       // forget the name
-    virtual void attributes_changed(NodeId node) = 0;                             // forget size, mtime …
-    // Forget these pages. Rare: only when a descriptor shared by fork goes on writing in direct mode after a flush, while others
-    // have the file open cached (src/vfs/io_mode.hpp). A notifier that cannot may ignore it.
+    virtual void entry_changed(NodeId parent, const std::string& name) = 0;  // forget the name
+    virtual void attributes_changed(NodeId node) = 0;                        // forget size, mtime …
+    // Forget these pages. Rare: only when a descriptor shared by fork goes on writing in direct mode after a flush,
+    // while others have the file open cached (src/vfs/io_mode.hpp). A notifier that cannot may ignore it.
     virtual void contents_changed(NodeId, std::uint64_t /*offset*/, std::uint64_t /*length*/) {}
 };
 
@@ -86,7 +87,7 @@ class Filesystem {
     // Takes the locks of all free branches; a branch that another process owns is read-only until it is free.
     static Result<std::unique_ptr<Filesystem>> open(repo::Repository& repo, const Options& options);
     virtual ~Filesystem() = default;
-    virtual void set_notifier(Notifier* notifier) = 0;  // before the first request; null: nobody listens
+    virtual void set_notifier(Notifier* notifier) = 0;   // before the first request; null: nobody listens
     virtual void set_socket_path(const std::string&) {}  // what user.coral.socket tells; empty: no such attribute
     // Finish ingest of what is complete, sync, give the branches back. Requests after this fail.
     virtual Status shut_down() = 0;
@@ -96,7 +97,8 @@ class Filesystem {
     virtual void forget(NodeId node, std::uint64_t count) = 0;
     virtual Result<std::string> read_link(NodeId node) = 0;
     virtual Result<Entry> make_directory(NodeId parent, std::string_view name, std::uint32_t mode, const Caller&) = 0;
-    virtual Result<Entry> make_symlink(NodeId parent, std::string_view name, std::string_view target, const Caller&) = 0;
+    virtual Result<Entry> make_symlink(NodeId parent, std::string_view name, std::string_view target,
+                                       const Caller&) = 0;
     virtual Status unlink(NodeId parent, std::string_view name) = 0;
     virtual Status remove_directory(NodeId parent, std::string_view name) = 0;
     virtual Status rename(NodeId from, std::string_view from_name, NodeId to, std::string_view to_name,
@@ -104,7 +106,8 @@ class Filesystem {
 
     // ---- attributes
     virtual Result<Entry> attributes(NodeId node, std::optional<HandleId> handle) = 0;
-    virtual Result<Entry> set_attributes(NodeId node, const repo::SetAttributes& set, std::optional<HandleId> handle) = 0;
+    virtual Result<Entry> set_attributes(NodeId node, const repo::SetAttributes& set,
+                                         std::optional<HandleId> handle) = 0;
     virtual Result<std::string> get_xattr(NodeId node, const std::string& name) = 0;
     virtual Result<std::vector<std::string>> list_xattrs(NodeId node) = 0;
     virtual Status set_xattr(NodeId node, const std::string& name, const std::string& value,
@@ -123,14 +126,14 @@ class Filesystem {
     virtual Status sync(HandleId handle) = 0;
     virtual void release(HandleId handle) = 0;
     virtual Status allocate(HandleId handle, std::uint64_t offset, std::uint64_t length, int mode) = 0;
-    virtual Result<std::size_t> copy_range(HandleId from, std::uint64_t from_offset, HandleId to, std::uint64_t to_offset,
-                                           std::uint64_t length) = 0;
+    virtual Result<std::size_t> copy_range(HandleId from, std::uint64_t from_offset, HandleId to,
+                                           std::uint64_t to_offset, std::uint64_t length) = 0;
     virtual Result<std::uint64_t> seek(HandleId handle, std::uint64_t offset, int whence) = 0;  // SEEK_DATA, SEEK_HOLE
 
     // ---- directories
     virtual Result<HandleId> open_directory(NodeId node) = 0;
-    // Entries from `offset` (0: the first, "." and ".." included) to `visit` until it returns false. With `plus` each but "."
-    // and ".." counts a kernel reference when `visit` returned true.
+    // Entries from `offset` (0: the first, "." and ".." included) to `visit` until it returns false. With `plus` each
+    // but "." and ".." counts a kernel reference when `visit` returned true.
     virtual Status read_directory(HandleId handle, std::uint64_t offset, bool plus,
                                   const std::function<bool(const DirItem&, const Entry*)>& visit) = 0;
     virtual void release_directory(HandleId handle) = 0;
@@ -140,7 +143,8 @@ class Filesystem {
     virtual Result<std::shared_ptr<repo::Worktree>> worktree(const std::string& branch) = 0;
     // A branch was made, deleted or renamed by a request through control: take or drop its worktree now.
     virtual Status branches_changed() = 0;
-    virtual Status release_branch(const std::string& branch) = 0;  // before it is deleted or renamed; kBusy with open files
+    virtual Status release_branch(
+        const std::string& branch) = 0;  // before it is deleted or renamed; kBusy with open files
 };
 
 }  // namespace coral::vfs

@@ -37,8 +37,9 @@ Result<Buffer> decode(const SegmentHeader& header, Bytes payload, const BaseRead
     Buffer out(header.raw_length);
     for (std::uint32_t i = 0; i < header.chunk_count(); ++i) {
         std::uint32_t begin = header.chunk_stored_begin(i);
-        CORAL_CHECK(decode_chunk(header, i, payload.subspan(begin, header.chunks[i].stored_end - begin), base,
-                                 MutableBytes(out).subspan(std::size_t{i} << header.chunk_log2, header.chunk_raw_length(i))));
+        CORAL_CHECK(
+            decode_chunk(header, i, payload.subspan(begin, header.chunks[i].stored_end - begin), base,
+                         MutableBytes(out).subspan(std::size_t{i} << header.chunk_log2, header.chunk_raw_length(i))));
     }
     return out;
 }
@@ -61,7 +62,8 @@ Encoded round_trip(Bytes raw, Hint hint = {}, std::vector<Base> bases = {}, std:
 }
 
 TEST(SegmentCodec, EverySizeAndContent) {
-    for (std::size_t size : {1u, 2u, 31u, 32u, 33u, 4096u, kChunkSize - 1, kChunkSize, kChunkSize + 1, 3 * kChunkSize + 7}) {
+    for (std::size_t size :
+         {1u, 2u, 31u, 32u, 33u, 4096u, kChunkSize - 1, kChunkSize, kChunkSize + 1, 3 * kChunkSize + 7}) {
         EXPECT_EQ(round_trip(noise(size, size)).payload.size(), size) << "noise must be stored as it is";
         Encoded e = round_trip(pattern(size));
         if (size >= 4096) {
@@ -86,8 +88,8 @@ TEST(SegmentCodec, ChunksAreChosenOneByOne) {
 
 TEST(SegmentCodec, CopiesFromTheCandidatesThatHelp) {
     Buffer a = noise(4 * kChunkSize, 1), b = noise(6 * kChunkSize + 100, 2);
-    Buffer raw(a.begin(), a.begin() + 2 * kChunkSize);                                           // 2 chunks of a
-    raw.insert(raw.end(), b.begin() + 2 * kChunkSize + 100, b.begin() + 5 * kChunkSize + 100);   // 3 chunks of b at +100
+    Buffer raw(a.begin(), a.begin() + 2 * kChunkSize);                                          // 2 chunks of a
+    raw.insert(raw.end(), b.begin() + 2 * kChunkSize + 100, b.begin() + 5 * kChunkSize + 100);  // 3 chunks of b at +100
     Buffer rest = noise(1000, 3);
     raw.insert(raw.end(), rest.begin(), rest.end());
     SegmentId ia{AnyId{}.bytes}, ib{};
@@ -131,7 +133,8 @@ TEST(SegmentCodec, HintsPackAndRefuseNonsense) {
             }
         }
     }
-    EXPECT_FALSE(encode_segment(noise(10, 1), Hint{.width = 3, .element = {}, .big_endian = false, .detail = 0}, {}).ok());
+    EXPECT_FALSE(
+        encode_segment(noise(10, 1), Hint{.width = 3, .element = {}, .big_endian = false, .detail = 0}, {}).ok());
 }
 
 TEST(SegmentCodec, ChecksumCatchesEveryFlip) {
@@ -159,7 +162,8 @@ TEST(SegmentHeader, EveryFlippedBitIsReadOrRefusedButNeverTrusted) {
     Buffer soft = pattern(kChunkSize + 77);
     raw.insert(raw.end(), soft.begin(), soft.end());
     std::vector<Base> bases{{SegmentId{}, 0, 1, base}};
-    auto e = encode_segment(raw, Hint{.width = 4, .element = Hint::Class::kFloat, .big_endian = false, .detail = 12}, bases);
+    auto e =
+        encode_segment(raw, Hint{.width = 4, .element = Hint::Class::kFloat, .big_endian = false, .detail = 12}, bases);
     ASSERT_TRUE(e.ok());
     Buffer header;
     write_header(e->header, header);
@@ -252,19 +256,20 @@ TEST(SegmentGolden, Decodes) {
     const std::string path = coral::test::golden_dir() + "/codec/generic-1.bin";
     Buffer base = pattern(2 * kChunkSize);
     for (std::size_t i = 0; i < base.size(); i += 3) base[i] = static_cast<std::byte>(i * 2654435761u >> 24);
-    Buffer raw(base.begin(), base.begin() + kChunkSize);                // COPY
-    Buffer soft = pattern(kChunkSize), hard = noise(3000, 42);          // ZSTD, RAW
+    Buffer raw(base.begin(), base.begin() + kChunkSize);        // COPY
+    Buffer soft = pattern(kChunkSize), hard = noise(3000, 42);  // ZSTD, RAW
     raw.insert(raw.end(), soft.begin(), soft.end());
     raw.insert(raw.end(), hard.begin(), hard.end());
     if (std::getenv("CORAL_WRITE_GOLDEN")) {
         std::vector<Base> bases{{SegmentId{}, 0, 0, base}};
-        auto e = encode_segment(raw, Hint{.width = 4, .element = Hint::Class::kFloat, .big_endian = true, .detail = 12}, bases);
+        auto e = encode_segment(raw, Hint{.width = 4, .element = Hint::Class::kFloat, .big_endian = true, .detail = 12},
+                                bases);
         ASSERT_TRUE(e.ok());
         Buffer header, all;
         write_header(e->header, header);
         ByteWriter(all).u32(static_cast<std::uint32_t>(header.size())).raw(header).raw(e->payload);
-        std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(all.data()),
-                                                    static_cast<std::streamsize>(all.size()));
+        std::ofstream(path, std::ios::binary)
+            .write(reinterpret_cast<const char*>(all.data()), static_cast<std::streamsize>(all.size()));
     }
     std::ifstream in(path, std::ios::binary);
     std::string text{std::istreambuf_iterator<char>(in), {}};

@@ -111,8 +111,9 @@ TEST_F(OwnerTest, CommandsOnAWorktree) {
 
     std::vector<PlaceRequest> requests;
     requests.push_back({"d/\xff", {}, 0, 0750, 0, "", true});
-    for (int i = 0; i < 30000; ++i)  // several batches, and several parts of status
-        requests.push_back({"l/" + std::to_string(i) + "\xfe", {}, 0, 0777, 0, "../target \x01", false});
+    const int kLinks = 1500;  // with these names: several batches, and several parts of status
+    for (int i = 0; i < kLinks; ++i)
+        requests.push_back({"l/" + std::to_string(i) + std::string(245, '\xfe'), {}, 0, 0777, 0, "../t \x01", false});
     std::uint64_t last_done = 0;
     client.on_progress([&](std::uint64_t done, std::uint64_t) { last_done = std::max(last_done, done); });
     auto placed = client.place("main", requests);
@@ -126,7 +127,7 @@ TEST_F(OwnerTest, CommandsOnAWorktree) {
     auto direct = service_.owned->status();
     ASSERT_TRUE(direct.ok());
     ASSERT_EQ(status->changes.size(), direct->changes.size());
-    EXPECT_GE(status->changes.size(), 30000u);
+    EXPECT_GE(status->changes.size(), std::size_t{kLinks});
     for (std::size_t i = 0; i < direct->changes.size(); ++i)
         EXPECT_EQ(status->changes[i].path, direct->changes[i].path);
 

@@ -229,7 +229,8 @@ TEST_F(WorktreeTest, StatusNamesEveryChange) {
     auto status = tree_->status();
     ASSERT_TRUE(status);
     std::string seen;
-    for (const Change& change : status->changes) seen += std::string(1, change_letter(change.kind)) + " " + change.path + ";";
+    for (const Change& change : status->changes)
+        seen += std::string(1, change_letter(change.kind)) + " " + change.path + ";";
     EXPECT_EQ(seen, "M d/change;A d/moved;D d/remove;A new;D top;");
     CommitResult done = commit("second");
     EXPECT_EQ(done.changed, 5u);

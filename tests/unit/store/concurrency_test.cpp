@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Threads, processes (two stores on one directory behave like two processes: their locks are per open file) and the cache.
+// Threads, processes (two stores on one directory behave like two processes: their locks are per open file) and the
+// cache.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,9 +16,13 @@ namespace {
 
 using ConcurrencyTest = StoreTest;
 
-ChunkKey key_of(std::uint32_t n) { return {SegmentId{}, n, 18}; }
+ChunkKey key_of(std::uint32_t n) {
+    return {SegmentId{}, n, 18};
+}
 
-Result<BlockPtr> block_of(std::size_t size) { return BlockPtr(std::make_shared<Block>(size)); }
+Result<BlockPtr> block_of(std::size_t size) {
+    return BlockPtr(std::make_shared<Block>(size));
+}
 
 TEST(ChunkCache, DecodesOnceHoweverManyWant) {
     ChunkCache cache(1 << 20);
@@ -139,7 +144,10 @@ TEST_F(ConcurrencyTest, PutsReadsSyncsAndChecksTogether) {
     os_.skip_sync = true;
     reopen(os_);
     constexpr int kWriters = 3, kEach = 25;
-    auto bytes_of = [](int t, int i) { return noise(i % 3 == 0 ? 300'000 : 2000 + static_cast<std::size_t>(i), static_cast<std::uint64_t>(t * 1000 + i)); };
+    auto bytes_of = [](int t, int i) {
+        return noise(i % 3 == 0 ? 300'000 : 2000 + static_cast<std::size_t>(i),
+                     static_cast<std::uint64_t>(t * 1000 + i));
+    };
     std::atomic<int> written[kWriters] = {};
     std::atomic<bool> stop{false};
     std::vector<std::thread> threads;

@@ -98,7 +98,12 @@ TEST(FileRecordCoding, LiesAreRefused) {
         {"segment index", [](FileRecord& r) { r.extents[0].segment = 2; }},
         {"empty extent", [](FileRecord& r) { r.extents[0].length = 0; }},
         {"extent overflow", [](FileRecord& r) { r.extents[0].offset = ~std::uint64_t{0}; }},
-        {"extent too long", [](FileRecord& r) { r.extents[0].length = r.size = (16u << 20) + 1; r.extents.resize(1); r.tensors.clear(); }},
+        {"extent too long",
+         [](FileRecord& r) {
+             r.extents[0].length = r.size = (16u << 20) + 1;
+             r.extents.resize(1);
+             r.tensors.clear();
+         }},
         {"inline too long", [](FileRecord& r) { r.extents[2].offset = 1; }},
         {"segment twice", [](FileRecord& r) { r.segments[1] = r.segments[0]; }},
         {"tensor outside", [](FileRecord& r) { r.tensors[1].length = 61; }},
@@ -184,9 +189,9 @@ TEST(PackFormat, GroupLiesAreRefused) {
     GroupSpecific sound{{{segment_id(noise(1, 1)), 0, 400, 0}, {segment_id(noise(1, 2)), 400, 600, 0}}, e->header};
     ASSERT_OK(decode_group(encode_group(sound), e->payload.size()));
     const std::function<void(GroupSpecific&)> lies[] = {
-        [](GroupSpecific& g) { g.slots.pop_back(); },     [](GroupSpecific& g) { g.slots.clear(); },
-        [](GroupSpecific& g) { g.slots[1].offset = 0; },  [](GroupSpecific& g) { g.slots[1].length = 601; },
-        [](GroupSpecific& g) { g.slots[0].length = 0; },  [](GroupSpecific& g) { g.slots[0].hint = 0xffff; },
+        [](GroupSpecific& g) { g.slots.pop_back(); },    [](GroupSpecific& g) { g.slots.clear(); },
+        [](GroupSpecific& g) { g.slots[1].offset = 0; }, [](GroupSpecific& g) { g.slots[1].length = 601; },
+        [](GroupSpecific& g) { g.slots[0].length = 0; }, [](GroupSpecific& g) { g.slots[0].hint = 0xffff; },
         [](GroupSpecific& g) { g.header.raw_length--; },
     };
     for (const auto& lie : lies) {

@@ -73,9 +73,8 @@ class RecoveryTest : public StoreTest {
         }
         auto problems = store_->verify(true, nullptr);
         ASSERT_OK(problems);
-        EXPECT_TRUE(std::any_of(problems->begin(), problems->end(), [](const Problem& p) {
-            return p.severity != Problem::Severity::kWarning;
-        }));
+        EXPECT_TRUE(std::any_of(problems->begin(), problems->end(),
+                                [](const Problem& p) { return p.severity != Problem::Severity::kWarning; }));
     }
 
     std::vector<Buffer> large_;
@@ -102,6 +101,21 @@ TEST_F(RecoveryTest, TheIndexMayVanishAtAnyMoment) {
     expect_all(*store_);
     expect_segment(*store_, more);
     EXPECT_EQ(packs().size(), 1u);
+}
+
+TEST_F(RecoveryTest, ReadOnlyMediaNeedNoIndexFile) {
+    fill(*store_, 1);
+    ASSERT_OK(store_->seal());
+    put(noise(90'000, 40));
+    store_.reset();
+    options_.read_only = true;
+    options_.index_path = dir_.file("no/such/folder/index.db");
+    reopen();
+    expect_all(*store_);
+    expect_segment(*store_, noise(90'000, 40));
+    EXPECT_EQ(store_->find_prefix(Kind::kTree, "", 10)->size(), 1u);
+    EXPECT_EQ(store_->stats()->objects.at(Kind::kTree), 1u);
+    expect_clean(*store_);
 }
 
 TEST_F(RecoveryTest, AStaleIndexCatchesUp) {
@@ -139,8 +153,9 @@ TEST_F(RecoveryTest, AForeignOrDamagedIndexIsBuiltAgain) {
     // No database at all, an empty one, a cut one, one with pages overwritten.
     std::string torn_page = good;
     for (std::size_t i = 4096; i < torn_page.size(); ++i) torn_page[i] = static_cast<char>(i * 31);
-    for (const std::string& text : {std::string("not a database at all, but long enough to be read as a header ......."),
-                                    std::string(), good.substr(0, good.size() / 2), torn_page}) {
+    for (const std::string& text :
+         {std::string("not a database at all, but long enough to be read as a header ......."), std::string(),
+          good.substr(0, good.size() / 2), torn_page}) {
         drop_index();
         spill(dir_.file("index.db"), text);
         reopen();
@@ -194,9 +209,9 @@ TEST_F(RecoveryTest, ATornTailLosesNothingBeforeIt) {
     const std::string pack = packs()[0], whole = slurp(pack);
     ASSERT_EQ(whole.size(), ends.back());
     std::vector<std::uint64_t> cuts;
-    for (std::uint64_t cut = ends[2]; cut < ends[3]; ++cut) cuts.push_back(cut);          // every byte of the last
-    for (std::uint64_t cut = ends[1]; cut < ends[2]; cut += 1777) cuts.push_back(cut);    // some of the one before
-    for (std::uint64_t cut = 0; cut <= kFileHeaderSize; cut += 16) cuts.push_back(cut);   // and of the file header
+    for (std::uint64_t cut = ends[2]; cut < ends[3]; ++cut) cuts.push_back(cut);         // every byte of the last
+    for (std::uint64_t cut = ends[1]; cut < ends[2]; cut += 1777) cuts.push_back(cut);   // some of the one before
+    for (std::uint64_t cut = 0; cut <= kFileHeaderSize; cut += 16) cuts.push_back(cut);  // and of the file header
     os_.skip_sync = true;
     bool stale_index = false;
     for (std::uint64_t cut : cuts) {

@@ -5,8 +5,8 @@ namespace coral::store::test {
 namespace {
 
 TEST_F(StoreTest, SegmentsOfEverySizeComeBack) {
-    const std::size_t sizes[] = {1,      64,      65,      4096,    65535,      65536,      65537,
-                                 262143, 262144,  262145,  1 << 20, (1 << 20) + 1, (16 << 20) - 1, 16 << 20};
+    const std::size_t sizes[] = {1,      64,     65,     4096,    65535,         65536,          65537,
+                                 262143, 262144, 262145, 1 << 20, (1 << 20) + 1, (16 << 20) - 1, 16 << 20};
     std::vector<Buffer> all;
     for (std::size_t size : sizes) all.push_back(noise(size, 1));
     for (const Buffer& raw : all) put(raw);

@@ -28,17 +28,19 @@ inline Buffer noise(std::size_t size, std::uint64_t seed) {
     return out;
 }
 
-inline SegmentId segment_id(Bytes raw) { return SegmentId::from(Sha256::of(raw)); }
+inline SegmentId segment_id(Bytes raw) {
+    return SegmentId::from(Sha256::of(raw));
+}
 
-#define ASSERT_OK(expr)                                                      \
-    do {                                                                     \
-        auto&& assert_ok_ = (expr);                                          \
-        ASSERT_TRUE(assert_ok_.ok()) << assert_ok_.error().message;          \
+#define ASSERT_OK(expr)                                             \
+    do {                                                            \
+        auto&& assert_ok_ = (expr);                                 \
+        ASSERT_TRUE(assert_ok_.ok()) << assert_ok_.error().message; \
     } while (false)
-#define EXPECT_OK(expr)                                                      \
-    do {                                                                     \
-        auto&& expect_ok_ = (expr);                                          \
-        EXPECT_TRUE(expect_ok_.ok()) << expect_ok_.error().message;          \
+#define EXPECT_OK(expr)                                             \
+    do {                                                            \
+        auto&& expect_ok_ = (expr);                                 \
+        EXPECT_TRUE(expect_ok_.ok()) << expect_ok_.error().message; \
     } while (false)
 
 class StoreTest : public ::testing::Test {

@@ -13,7 +13,8 @@ using Names = std::vector<std::string>;
 class DirectoriesTest : public VfsTest {
   protected:
     // One READDIR with room for `count` entries.
-    std::vector<std::pair<std::string, std::uint64_t>> read(vfs::HandleId handle, std::uint64_t offset, std::size_t count) {
+    std::vector<std::pair<std::string, std::uint64_t>> read(vfs::HandleId handle, std::uint64_t offset,
+                                                            std::size_t count) {
         std::vector<std::pair<std::string, std::uint64_t>> got;
         EXPECT_OK(fs_->read_directory(handle, offset, false, [&](const vfs::DirItem& item, const vfs::Entry*) {
             if (got.size() == count) return false;

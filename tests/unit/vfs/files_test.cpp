@@ -214,6 +214,32 @@ TEST_F(FilesTest, AttributesCanBeSet) {
     EXPECT_EQ(c().stat(root + "/f")->mtime_ns, *set.mtime_ns);
 }
 
+TEST_F(FilesTest, WhatACommitNamesAndTheStoreHasNotIsAnErrorNotAnAbsence) {
+    repo::Tree tree;
+    repo::TreeEntry file;
+    file.name = "lost";
+    file.size = 5;
+    file.content.bytes.fill(std::byte{7});
+    repo::TreeEntry folder = file;
+    folder.name = "lost-folder";
+    folder.type = repo::EntryType::kDirectory;
+    folder.mode = 0755;
+    folder.size = 0;
+    tree.entries = {file, folder};
+    repo::Commit commit;
+    auto id = repo_->put_tree(tree);
+    ASSERT_OK(id);
+    commit.tree = *id;
+    commit.author = commit.committer = {"A", "a@b", 1'000'000'000, 0};
+    auto made = repo_->put_commit(commit);
+    ASSERT_OK(made);
+    std::string root = "commits/" + made->hex();
+    EXPECT_EQ(c().stat(root + "/lost")->size, 5u);
+    EXPECT_ERRC(c().open(root + "/lost", O_RDONLY), Errc::kCorrupt);
+    EXPECT_ERRC(c().stat(root + "/lost-folder/x"), Errc::kCorrupt);
+    EXPECT_ERRC(c().names(root + "/lost-folder"), Errc::kCorrupt);
+}
+
 class CopyTest : public VfsTest {
   protected:
     // As cp does: a new file, one copy_file_range after the other.

@@ -29,8 +29,10 @@ TEST_F(ParallelTest, ThirtyTwoThreadsReadOneColdFile) {
             for (std::uint64_t i = 0; i < 12; ++i) {
                 std::uint64_t offset = t % 2 ? random() % data.size() : t * (data.size() / 32) + i * out.size();
                 auto got = fs_->read(opened->handle, offset, std::as_writable_bytes(std::span(out)));
-                if (!got) ++failed;
-                else if (data.compare(offset, out.size(), out.data(), *got) != 0) ++wrong;
+                if (!got)
+                    ++failed;
+                else if (data.compare(offset, out.size(), out.data(), *got) != 0)
+                    ++wrong;
             }
         });
     }

@@ -140,7 +140,8 @@ TEST_F(VfsTest, TagsAreLinksAsDeepAsTheirNames) {
     ASSERT_OK(tag("v1.0", id));
     ASSERT_OK(tag("exp/lr/best", id));
     ASSERT_OK(tag("exp-1", id));
-    auto annotated = repo_->put_tag(repo::Tag{id, "noted", {"A", "a@b", 1, 0}, "text"});
+    auto annotated = repo_->put_tag(
+        repo::Tag{.target = id, .name = "noted", .tagger = {"A", "a@b", 1, 0}, .message = "text", .signature = {}});
     ASSERT_OK(annotated);
     ASSERT_OK(repo_->update_refs({{"tags/noted", AnyId{}, AnyId::from(*annotated), true, "test"}}));
     EXPECT_VALUE(c().names("tags"), (Names{"exp-1", "exp", "noted", "v1.0"}));

@@ -36,8 +36,8 @@ template <class T, class U>
 ::testing::AssertionResult gives(const Result<T>& result, const U& value) {
     if (!result) return succeeded(result);
     if (*result == value) return ::testing::AssertionSuccess();
-    return ::testing::AssertionFailure() << ::testing::PrintToString(*result) << ", not " << ::testing::PrintToString(value)
-                                         << "\n";
+    return ::testing::AssertionFailure() << ::testing::PrintToString(*result) << ", not "
+                                         << ::testing::PrintToString(value) << "\n";
 }
 
 class VfsTest : public ::testing::Test {

@@ -37,7 +37,8 @@ TEST_F(XattrsTest, OtherNamespacesAreRefused) {
     EXPECT_ERRC(fs_->set_xattr(f->id(), "user.coral.sha256", "x", Mode::kAny), Errc::kPermission);
     EXPECT_ERRC(fs_->remove_xattr(f->id(), "user.coral.sha256"), Errc::kPermission);
     EXPECT_ERRC(fs_->set_xattr(f->id(), "trusted.x", "x", Mode::kAny), Errc::kPermission);
-    for (const char* name : {"security.capability", "system.posix_acl_access", "system.posix_acl_default", "user.", "x"}) {
+    for (const char* name :
+         {"security.capability", "system.posix_acl_access", "system.posix_acl_default", "user.", "x"}) {
         EXPECT_ERRC(fs_->set_xattr(f->id(), name, "x", Mode::kAny), Errc::kUnsupported) << name;
     }
     EXPECT_ERRC(fs_->get_xattr(f->id(), "system.posix_acl_access"), Errc::kUnsupported);
@@ -56,8 +57,9 @@ TEST_F(XattrsTest, TheFilesystemTellsWhatItKnows) {
     EXPECT_ERRC(c().xattr("branches/main", "user.coral.commit"), Errc::kNoData) << "unborn";
     CommitId id = commit();
     std::string root = "commits/" + id.hex();
-    for (const std::string& dir : {std::string(), std::string("branches"), std::string("tags"), std::string("at"),
-                                   std::string("commits"), std::string("branches/main"), std::string("branches/main/d"), root}) {
+    for (const std::string& dir :
+         {std::string(), std::string("branches"), std::string("tags"), std::string("at"), std::string("commits"),
+          std::string("branches/main"), std::string("branches/main/d"), root}) {
         EXPECT_VALUE(c().xattr(dir, "user.coral.repository"), repo_->dir()) << dir;
         EXPECT_ERRC(c().xattr(dir, "user.coral.socket"), Errc::kNoData);
     }

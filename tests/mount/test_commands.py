@@ -70,7 +70,12 @@ class Coral:
     ) -> subprocess.CompletedProcess[bytes]:
         command = [os.fsencode(self.program), *map(os.fsencode, words)]
         done = subprocess.run(
-            command, cwd=cwd or self.place, env={**self.env, **(env or {})}, input=stdin, capture_output=True, timeout=120
+            command,
+            cwd=cwd or self.place,
+            env={**self.env, **(env or {})},
+            input=stdin,
+            capture_output=True,
+            timeout=120,
         )
         assert done.returncode == expect, (
             f"{command}: exit {done.returncode}, expected {expect}\n{done.stdout[-2000:]!r}\n{done.stderr[-2000:]!r}"
@@ -229,7 +234,13 @@ def test_wrong_usage_is_129(repo: Coral, words: list[str]) -> None:
 
 
 def test_did_you_mean(coral: Coral) -> None:
-    for slip, meant in {"comit": "commit", "stauts": "status", "brnch": "branch", "chekout": "checkout", "re": "restore"}.items():
+    for slip, meant in {
+        "comit": "commit",
+        "stauts": "status",
+        "brnch": "branch",
+        "chekout": "checkout",
+        "re": "restore",
+    }.items():
         assert meant in coral.run(slip, expect=USAGE).stderr.decode(), slip
     assert "did you mean" not in coral.run("zzzzzzzz", expect=USAGE).stderr.decode()
 
@@ -300,7 +311,27 @@ def test_bad_names_and_names_that_exist_are_128(three: tuple[Coral, list[str]]) 
         ["tag", "v1"],
         ["tag", "v1/x"],
         ["checkout", "-b", "main"],
-        *([kind, name] for kind in ("branch", "tag") for name in ("..", "a..b", "/a", "a/", "a//b", "a b", "a~1", "a^", "a:b", "HEAD", "@", "a\n", ".a", "a.lock", "")),
+        *(
+            [kind, name]
+            for kind in ("branch", "tag")
+            for name in (
+                "..",
+                "a..b",
+                "/a",
+                "a/",
+                "a//b",
+                "a b",
+                "a~1",
+                "a^",
+                "a:b",
+                "HEAD",
+                "@",
+                "a\n",
+                ".a",
+                "a.lock",
+                "",
+            )
+        ),
         ["branch", "--", "-x"],
     ):
         coral.error(*words)
@@ -332,7 +363,9 @@ def test_colour(three: tuple[Coral, list[str]]) -> None:
         return b"\x1b[" in coral.run("-C", coral.repo, *words, env=env).stdout
 
     assert not coloured("log")
-    assert coloured("--color=always", "log") and coloured("log", "--color=always") and coloured("--color", "always", "log")
+    assert (
+        coloured("--color=always", "log") and coloured("log", "--color=always") and coloured("--color", "always", "log")
+    )
     assert coloured("log", FORCE_COLOR="1") and not coloured("log", FORCE_COLOR="1", NO_COLOR="1")
     assert not coloured("--color=never", "log", FORCE_COLOR="1")
     assert coloured("--color=always", "log", NO_COLOR="1"), "what is asked for beats the environment"
@@ -414,7 +447,9 @@ def test_add_takes_files_folders_and_links(repo: Coral) -> None:
     (source / "empty").mkdir(mode=0o700)
     said = repo("add", source, source / "config.json")
     assert "5 files" in said and "main" in said
-    expected = {f"source/{p}" for p in ("models/a.bin", "models/deep/b.bin", "config.json", "run.sh", "latest", "empty")}
+    expected = {
+        f"source/{p}" for p in ("models/a.bin", "models/deep/b.bin", "config.json", "run.sh", "latest", "empty")
+    }
     assert set(repo.changes()) == expected | {"config.json"} and set(repo.changes().values()) == {"added"}
     repo("add", "-q", f"{source}/models/", "--as", "x/y")
     repo("add", f"{source}/.", "--as", "dot")
@@ -426,7 +461,18 @@ def test_add_takes_files_folders_and_links(repo: Coral) -> None:
     for name in ("config.json", "models/deep/b.bin"):
         assert (repo.place / "out" / name).stat().st_mtime_ns == (source / name).stat().st_mtime_ns
     # Relative to where -C leads, as in git.
-    repo.run("-C", repo.place, "-C", "source", "add", "config.json", "--as", "rel", env={"CORAL_DIR": str(repo.repo)}, expect=FATAL)
+    repo.run(
+        "-C",
+        repo.place,
+        "-C",
+        "source",
+        "add",
+        "config.json",
+        "--as",
+        "rel",
+        env={"CORAL_DIR": str(repo.repo)},
+        expect=FATAL,
+    )
     repo.run("add", "config.json", "--as", "rel", cwd=source, env={"CORAL_DIR": str(repo.repo)})
     assert repo.changes() == {"rel": "added"}
 
@@ -524,7 +570,12 @@ def test_status_forms(three: tuple[Coral, list[str]]) -> None:
     document = coral.json("status")
     assert (document["branch"], document["commit"]) == ("main", ids[2])
     row = document["changes"][0]
-    assert (row["path"], row["change"], row["incomplete"], row["directory"]) == ("config.json", "modified", False, False)
+    assert (row["path"], row["change"], row["incomplete"], row["directory"]) == (
+        "config.json",
+        "modified",
+        False,
+        False,
+    )
     assert row["new_id"] == hashlib.sha256(b"new").hexdigest() and (row["old_size"], row["new_size"]) == (11, 3)
     coral("checkout", "--detach", "main")
     assert "-b" in coral.error("status")
@@ -578,7 +629,18 @@ def test_messages_authors_and_metrics(repo: Coral) -> None:
     assert commit("-m", "-m")["message"] == "-m"
     assert commit("--message=--json")["message"] == "--json"
     assert commit("-mshort")["message"] == "short"
-    row = commit("-m", "x", "--author", "Ada <ada@example.org>", "--meta", "loss=1.5", "--meta", "note=a=b", "--meta", "loss=1.25")
+    row = commit(
+        "-m",
+        "x",
+        "--author",
+        "Ada <ada@example.org>",
+        "--meta",
+        "loss=1.5",
+        "--meta",
+        "note=a=b",
+        "--meta",
+        "loss=1.25",
+    )
     assert (row["author"]["name"], row["author"]["email"]) == ("Ada", "ada@example.org")
     assert row["committer"]["name"] == "Tess Ter" and row["meta"] == {"loss": "1.25", "note": "a=b"}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", row["author"]["time"])
@@ -597,7 +659,9 @@ def on_terminal(coral: Coral, *words: str, env: dict[str, str] | None = None) ->
     master, slave = pty.openpty()
     command = [str(coral.program), "-C", str(coral.repo), *words]
     environment = {**coral.env, "TERM": "xterm", **(env or {})}
-    running = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True)
+    running = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+    )
     os.close(slave)
     seen = b""
     end = time.monotonic() + 60
@@ -621,7 +685,7 @@ def test_editor(repo: Coral) -> None:
     file = repo.place / "file"
     file.write_bytes(b"x")
     editor = repo.place / "my editor"
-    editor.write_text("#!/bin/sh\nexec >> \"$0.log\"\ncat \"$1\"\nprintf 'edited\\n\\nbody\\n# comment\\n' > \"$1\"\n")
+    editor.write_text('#!/bin/sh\nexec >> "$0.log"\ncat "$1"\nprintf \'edited\\n\\nbody\\n# comment\\n\' > "$1"\n')
     editor.chmod(0o755)
     quoted = f"'{editor}'"
     assert on_terminal(repo, "commit", env={"EDITOR": quoted})[0] == NO, "no editor for nothing"
@@ -672,7 +736,11 @@ def test_log(three: tuple[Coral, list[str]]) -> None:
     newest = coral("rev-parse", "HEAD").strip()
     ids.append(newest)
     assert listed("--", "models/one") == [3] and listed("--", "models") == [3, 2, 1, 0]
-    assert listed("--", "run.sh") == [0] and listed("--", "nosuch") == [] and listed("-1", "main~1", "--", "config.json") == [2]
+    assert (
+        listed("--", "run.sh") == [0]
+        and listed("--", "nosuch") == []
+        and listed("-1", "main~1", "--", "config.json") == [2]
+    )
     lines = coral("log", "--oneline").splitlines()
     assert len(lines) == 4 and "(HEAD -> main) one" in lines[0] and "(tag: v1)" in lines[2]
     text = coral("log", "--stat", "-1")
@@ -700,16 +768,24 @@ def test_show_and_ls_and_cat(three: tuple[Coral, list[str]]) -> None:
     assert ids[1] in coral("show", "main~1") and "models/a.bin" in coral("show", "main~1")
     entries = {e["path"]: e for e in coral.json("ls")["entries"]}
     assert {p: e["type"] for p, e in entries.items()} == {
-        "config.json": "file", "latest": "symlink", "models": "directory", "run.sh": "file"
+        "config.json": "file",
+        "latest": "symlink",
+        "models": "directory",
+        "run.sh": "file",
     }
     assert entries["run.sh"]["mode"] == "0755" and entries["latest"]["target"] == "models/a.bin"
-    assert coral("ls") == "config.json\nlatest\nmodels\nrun.sh\n" and coral("ls", "-z", "main:models") == "a.bin\0deep\0"
+    assert (
+        coral("ls") == "config.json\nlatest\nmodels\nrun.sh\n" and coral("ls", "-z", "main:models") == "a.bin\0deep\0"
+    )
     deep = coral.json("ls", "-r", "main:models")["entries"]
     assert [e["path"] for e in deep] == ["a.bin", "deep/b.bin"]
     assert deep[0]["id"] == hashlib.sha256(bytes([2]) * 100_000).hexdigest() and deep[0]["size"] == 100_000
     assert [e["path"] for e in coral.json("ls", "main:models/a.bin")["entries"]] == ["a.bin"]
     assert re.search(r"^-rwxr-xr-x [0-9a-f]{12} +10 .* run\.sh$", coral("ls", "-l"), re.MULTILINE)
-    assert coral.run("-C", coral.repo, "cat", "main~2:models/deep/b.bin", ":config.json").stdout == b"b" * 10 + b'{"seed": 2}'
+    assert (
+        coral.run("-C", coral.repo, "cat", "main~2:models/deep/b.bin", ":config.json").stdout
+        == b"b" * 10 + b'{"seed": 2}'
+    )
     assert "directory" in coral.error("cat", "main:models") and "symlink" in coral.error("cat", "main:latest")
     coral.run("-C", coral.repo, "cat", "main", expect=USAGE)
 
@@ -717,20 +793,28 @@ def test_show_and_ls_and_cat(three: tuple[Coral, list[str]]) -> None:
 def test_tensors_and_storage(repo: Coral) -> None:
     weights = os.urandom(64 * 1024)
     file = repo.place / "model.safetensors"
-    file.write_bytes(safetensors({"w": ("F32", [128, 128], weights), "b": ("BF16", [4], b"12345678"), "scalar": ("I64", [], b"8" * 8)}))
+    file.write_bytes(
+        safetensors(
+            {"w": ("F32", [128, 128], weights), "b": ("BF16", [4], b"12345678"), "scalar": ("I64", [], b"8" * 8)}
+        )
+    )
     repo("add", file)
     repo("commit", "-q", "-m", "one")
     shown = repo.json("show", "main:model.safetensors")
     assert (shown["kind"], shown["size"], shown["parser"]) == ("file", file.stat().st_size, "safetensors")
     assert shown["id"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert [(t["name"], t["dtype"], t["shape"], t["bytes"]) for t in shown["tensors"]] == [
-        ("w", "F32", [128, 128], 65536), ("b", "BF16", [4], 8), ("scalar", "I64", [], 8)
+        ("w", "F32", [128, 128], 65536),
+        ("b", "BF16", [4], 8),
+        ("scalar", "I64", [], 8),
     ]
     text = repo("show", "main:model.safetensors")
     assert "[128, 128]" in text and shown["id"] in text
     storage = repo.json("show", "--storage", "main:model.safetensors")
     parts = {p["name"]: p for p in storage["parts"]}
-    assert parts["w"]["bytes"] == 65536 and parts["w"]["segments"][0]["bytes"] == 65536 and parts["b"]["inline_bytes"] == 8
+    assert (
+        parts["w"]["bytes"] == 65536 and parts["w"]["segments"][0]["bytes"] == 65536 and parts["b"]["inline_bytes"] == 8
+    )
     assert parts["w"]["bits_per_weight"] > 30 and sum(parts["w"]["chunks"].values()) == 1
     assert sum(p["bytes"] for p in storage["parts"]) == file.stat().st_size
     assert repo.json("show", "--storage", "model.safetensors") == storage, "a path alone is the branch's"
@@ -818,7 +902,11 @@ def test_unborn_branch(repo: Coral) -> None:
     assert "no commits yet" in repo("status")
     repo("branch", "other")
     repo("checkout", "-b", "third")
-    assert {r["name"]: r["commit"] for r in repo.json("branch")["branches"]} == {"main": None, "other": None, "third": None}
+    assert {r["name"]: r["commit"] for r in repo.json("branch")["branches"]} == {
+        "main": None,
+        "other": None,
+        "third": None,
+    }
     assert repo.json("stats")["commits"] == 0
     repo.run("-C", repo.repo, "commit", "-m", "x", expect=NO)
 
@@ -828,7 +916,10 @@ def test_tags(three: tuple[Coral, list[str]]) -> None:
     coral("tag", "v1")
     coral("tag", "-m", "released", "-m", "with care", "release/a", "main~1")
     rows = {r["name"]: r for r in coral.json("tag")["tags"]}
-    assert {n: (r["commit"], r["annotated"]) for n, r in rows.items()} == {"v1": (ids[2], False), "release/a": (ids[1], True)}
+    assert {n: (r["commit"], r["annotated"]) for n, r in rows.items()} == {
+        "v1": (ids[2], False),
+        "release/a": (ids[1], True),
+    }
     assert rows["release/a"]["message"] == "released\n\nwith care" and rows["release/a"]["tagger"]["name"] == "Tess Ter"
     assert coral("rev-parse", "release/a~1").strip() == ids[0] and coral("tag") == "release/a\nv1\n"
     coral("tag", "-f", "v1", "main~2")
@@ -913,9 +1004,33 @@ def test_fsck_and_reindex(three: tuple[Coral, list[str]]) -> None:
 # --- hostile names --------------------------------------------------------------------------------------------------------
 
 NAMES = [
-    b"-dash", b"--double", b"--", b"[a,b]", b"{}", b"a b", b"tab\tname", b"line\nname", b"quo\"te", b"back\\slash", b"\xff\xfe",
-    b"caf\xc3\xa9", b"\x1b[31mred", b"a:b", b"~", b"main", b"*", b"$(id)", b"'", b"%s%n", b" lead", b"trail ", b"n" * 255,
-    b"\xc2\x9bcsi", b"...", b"=", b"@{0}",
+    b"-dash",
+    b"--double",
+    b"--",
+    b"[a,b]",
+    b"{}",
+    b"a b",
+    b"tab\tname",
+    b"line\nname",
+    b'quo"te',
+    b"back\\slash",
+    b"\xff\xfe",
+    b"caf\xc3\xa9",
+    b"\x1b[31mred",
+    b"a:b",
+    b"~",
+    b"main",
+    b"*",
+    b"$(id)",
+    b"'",
+    b"%s%n",
+    b" lead",
+    b"trail ",
+    b"n" * 255,
+    b"\xc2\x9bcsi",
+    b"...",
+    b"=",
+    b"@{0}",
 ]
 
 
@@ -941,7 +1056,9 @@ def test_names_of_all_kinds(repo: Coral) -> None:
     assert sorted(map(exact, rows)) == sorted(NAMES)
     assert [row["path"] for row in rows if "path_hex" in row] == ["\ufffd\ufffd"]
     text = repo.run("-C", repo.repo, "ls").stdout
-    assert len(text.splitlines()) == len(NAMES) and b"\x1b" not in text and b"\xff" not in text and b"\xc2\x9b" not in text
+    assert (
+        len(text.splitlines()) == len(NAMES) and b"\x1b" not in text and b"\xff" not in text and b"\xc2\x9b" not in text
+    )
     assert b'"line\\nname"' in text and b'"\\377\\376"' in text and "café".encode() in text
     for number, name in enumerate(NAMES):
         assert repo.run("-C", repo.repo, "cat", b"main:" + name).stdout == b"%d" % number, name
@@ -988,7 +1105,9 @@ def test_two_adds_at_once(repo: Coral) -> None:
     for number in range(4):
         file = repo.place / f"file-{number}"
         file.write_bytes(os.urandom(2 << 20))
-        running.append(subprocess.Popen([repo.program, "-C", repo.repo, "add", file], env=repo.env, stderr=subprocess.PIPE))
+        running.append(
+            subprocess.Popen([repo.program, "-C", repo.repo, "add", file], env=repo.env, stderr=subprocess.PIPE)
+        )
     codes = [process.wait(60) for process in running]
     for process in running:
         assert process.stderr
