@@ -50,10 +50,16 @@ void op_readlink(fuse_req_t req, fuse_ino_t node) {
     });
 }
 
+// What is never made here: EPERM, but EROFS where nothing may be made.
+static void refuse(Request& r, fuse_ino_t parent) {
+    Status writable = r.fs().check_writable(parent);
+    writable ? r.error(EPERM) : r.error(writable.error());
+}
+
 void op_mknod(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, dev_t) {
     handle(req, "mknod", [&](Request& r) {
         if ((mode & S_IFMT) != S_IFREG && (mode & S_IFMT) != 0) {
-            r.error(EPERM);  // no devices, FIFOs, sockets in a history of files
+            refuse(r, parent);  // no devices, FIFOs, sockets in a history of files
             return;
         }
         auto made = r.fs().create(parent, name, mode & 07777, O_CREAT | O_EXCL | O_WRONLY, r.caller());
@@ -77,8 +83,8 @@ void op_symlink(fuse_req_t req, const char* target, fuse_ino_t parent, const cha
     handle(req, "symlink", [&](Request& r) { reply_entry(r, r.fs().make_symlink(parent, name, target, r.caller())); });
 }
 
-void op_link(fuse_req_t req, fuse_ino_t, fuse_ino_t, const char*) {
-    handle(req, "link", [](Request& r) { r.error(EPERM); });  // as on any filesystem without hard links
+void op_link(fuse_req_t req, fuse_ino_t, fuse_ino_t parent, const char*) {
+    handle(req, "link", [&](Request& r) { refuse(r, parent); });  // as on any filesystem without hard links
 }
 
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char* name) {

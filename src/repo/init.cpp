@@ -47,7 +47,10 @@ Status make_parents(Os& os, const std::string& dir) {
     for (; !missing.empty(); missing.pop_back()) {
         auto made = os.make_dir(missing.back(), 0755);
         if (!made && made.error().code != Errc::kExists) return made;
-        CORAL_CHECK(os.sync_dir(path_parent(missing.back())));
+        if (Status synced = os.sync_dir(path_parent(missing.back())); !synced) {
+            (void)os.remove_dir(missing.back());  // so that the next attempt makes and syncs it again
+            return synced;
+        }
     }
     return {};
 }

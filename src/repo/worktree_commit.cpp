@@ -78,13 +78,15 @@ Result<std::optional<TreeId>> Worktree::Impl::base_tree() {
 
 // ---- building trees
 
-Result<std::optional<TreeEntry>> Worktree::Impl::build_file(const Row& row, const std::string& path,
-                                                            const MayBeOpen& may_be_open) {
-    bool ready = is_ready(row);
-    if ((!ready || open_for_writing(row.ino)) && !may_be_open(path)) {
+Result<std::optional<TreeEntry>> Worktree::Impl::build_file(const Row& row, const TreeEntry* before,
+                                                            const std::string& path, const MayBeOpen& may_be_open) {
+    bool ready = is_ready(row), open = open_for_writing(row.ino);
+    if ((!ready || open) && !may_be_open(path)) {
         return make_error(Errc::kBusy,
                           fmt::format("{}: is being written (close it, or commit with --wait or --allow-open)", path));
     }
+    // Flushed, perhaps by a fork, but still open: what it holds now is its writer's affair. The last commit's stays.
+    if (open) return before && before->type == EntryType::kFile ? std::optional<TreeEntry>(*before) : std::nullopt;
     TreeEntry entry;
     if (ready) {
         entry.content = *row.content;
@@ -117,7 +119,7 @@ Result<TreeId> Worktree::Impl::build(DirSnapshot& dir, const std::optional<TreeI
         const TreeEntry* old = before->find(row.name);
         TreeEntry entry;
         if (row.type == EntryType::kFile) {
-            CORAL_TRY(auto built, build_file(row, join(path, row.name), may_be_open));
+            CORAL_TRY(auto built, build_file(row, old, join(path, row.name), may_be_open));
             if (!built) continue;
             entry = std::move(*built);
         } else if (row.type == EntryType::kSymlink) {
@@ -364,8 +366,8 @@ Status Worktree::Impl::status_dir(const DirSnapshot& dir, const std::optional<Tr
     std::size_t next_dirty = 0;
     auto deleted = [&](const TreeEntry& entry) -> Status {
         if (entry.type == EntryType::kDirectory) {
-            CORAL_TRY(auto tree, repo.tree(TreeId::from(entry.content)));
-            if (tree->entries.empty())
+            CORAL_TRY(auto folder, repo.tree(TreeId::from(entry.content)));
+            if (folder->entries.empty())
                 out.push_back({ChangeKind::kDeleted, join(path, entry.name), 0, 0, entry.content, {}, true, false});
             return diff_trees(repo, TreeId::from(entry.content), TreeId{}, collect, join(path, entry.name));
         }
@@ -384,8 +386,8 @@ Status Worktree::Impl::status_dir(const DirSnapshot& dir, const std::optional<Tr
                 if (below->rows.empty()) out.push_back({ChangeKind::kAdded, here, 0, 0, {}, {}, true, false});
                 CORAL_CHECK(status_dir(*below, std::nullopt, here, out));
             } else if (row.type == EntryType::kDirectory && row.content) {
-                CORAL_TRY(auto tree, repo.tree(TreeId::from(*row.content)));
-                if (tree->entries.empty())
+                CORAL_TRY(auto folder, repo.tree(TreeId::from(*row.content)));
+                if (folder->entries.empty())
                     out.push_back({ChangeKind::kAdded, here, 0, 0, {}, *row.content, true, false});
                 CORAL_CHECK(diff_trees(repo, TreeId{}, TreeId::from(*row.content), collect, here));
             } else {

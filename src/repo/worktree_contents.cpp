@@ -102,7 +102,7 @@ Result<std::shared_ptr<StagedFile>> Worktree::Impl::new_staged(const InodePtr& i
 // ops_mutex held. `empty`: the bytes so far do not matter.
 Status Worktree::Impl::begin_write_locked(const InodePtr& inode, bool empty) {
     std::shared_ptr<StagedFile> staged;
-    bool unlinked, marked;
+    bool unlinked, marked, promised;
     Ino parent;
     std::optional<FileId> content;
     {
@@ -112,6 +112,7 @@ Status Worktree::Impl::begin_write_locked(const InodePtr& inode, bool empty) {
         parent = inode->parent;
         content = inode->content;
         marked = staged && !inode->complete && !inode->ingested;
+        promised = staged && inode->synced;
     }
     if (marked) return {};
     bool fresh = !staged;
@@ -120,7 +121,7 @@ Status Worktree::Impl::begin_write_locked(const InodePtr& inode, bool empty) {
     }
     bool overlaid = fresh && content && staged->size() > 0;
     if (!unlinked) {
-        Status stored = state.write([&](Database& db) -> Status {
+        auto rows = [&](Database& db) -> Status {
             if (fresh) {
                 Statement st = db.prepare("UPDATE inode SET staging=?, boot=?, overlay=?, overlay_limit=? WHERE ino=?");
                 st.bind(staged->uuid()).bind(boot);
@@ -139,7 +140,10 @@ Status Worktree::Impl::begin_write_locked(const InodePtr& inode, bool empty) {
             times.bind(parent);
             CORAL_TRY(bool there, times.step());
             return there ? touch_directory(db, parent, times.integer(0)) : Status();
-        });
+        };
+        // A row that vouches for the staging file's bytes must be gone from the disk before these change: else a power
+        // cut leaves it beside half of the new ones.
+        Status stored = promised ? state.write_durably(rows) : state.write(rows);
         if (!stored && fresh) (void)repo.os().remove(staged->path());
         CORAL_CHECK(stored);
         ++changes;

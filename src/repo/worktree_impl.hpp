@@ -187,7 +187,8 @@ struct Worktree::Impl {
     using MayBeOpen = std::function<bool(const std::string& path)>;
     Result<TreeId> build(DirSnapshot& dir, const std::optional<TreeId>& before_id, const std::string& path,
                          const MayBeOpen& may_be_open);
-    Result<std::optional<TreeEntry>> build_file(const Row& row, const std::string& path, const MayBeOpen& may_be_open);
+    Result<std::optional<TreeEntry>> build_file(const Row& row, const TreeEntry* before, const std::string& path,
+                                                const MayBeOpen& may_be_open);
     Status wait_complete(const CommitOptions& options);
     bool open_for_writing(Ino ino);
     void count_writer(const InodePtr& inode, int by);

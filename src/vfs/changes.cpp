@@ -41,6 +41,11 @@ void MountedFilesystem::keep_removed(repo::InodePtr removed, const WorktreePtr& 
     node->generation = view.generation;
 }
 
+Status MountedFilesystem::check_writable(NodeId directory) {
+    CORAL_CHECK(changeable(directory));
+    return {};
+}
+
 Status MountedFilesystem::unlink(NodeId parent, std::string_view name) {
     CORAL_TRY(BranchRef dir, changeable(parent));
     CORAL_TRY(repo::InodePtr removed, dir.worktree->unlink(dir.inode, name));

@@ -53,6 +53,7 @@ class MountedFilesystem final : public Filesystem {
     Result<std::string> read_link(NodeId node) override;
     Result<Entry> make_directory(NodeId parent, std::string_view name, std::uint32_t mode, const Caller&) override;
     Result<Entry> make_symlink(NodeId parent, std::string_view name, std::string_view target, const Caller&) override;
+    Status check_writable(NodeId directory) override;
     Status unlink(NodeId parent, std::string_view name) override;
     Status remove_directory(NodeId parent, std::string_view name) override;
     Status rename(NodeId from, std::string_view from_name, NodeId to, std::string_view to_name,

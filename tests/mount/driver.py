@@ -163,7 +163,7 @@ class Repo:
 
     # ---- the mount's life
 
-    def mount(self, *options: str, watch: float = 280) -> None:
+    def mount(self, *options: str, watch: float = 560) -> None:
         self.coral.run("mount", *options, self.path, self.mnt, timeout=60)
         assert self.mounted(), "coral mount returned 0, but nothing is mounted"
         if self.watchdog:

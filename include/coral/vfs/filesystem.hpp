@@ -104,6 +104,9 @@ class Filesystem {
     virtual Status rename(NodeId from, std::string_view from_name, NodeId to, std::string_view to_name,
                           repo::RenameMode mode) = 0;
 
+    // May names in this directory be changed? For calls that are refused anyway: EROFS comes before EPERM.
+    virtual Status check_writable(NodeId directory) = 0;
+
     // ---- attributes
     virtual Result<Entry> attributes(NodeId node, std::optional<HandleId> handle) = 0;
     virtual Result<Entry> set_attributes(NodeId node, const repo::SetAttributes& set,
