@@ -130,7 +130,6 @@ void expect_noticed(const Lies& lies, const char* what) {
     std::size_t important = 0;
     std::vector<std::size_t> order = points(run.os.log(), important);
     std::reverse(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(important));
-    std::fflush(stdout);
     Outcome outcome = check_points(run, order, Cut::kSynced, budget() / 6, 0, 3);
     std::printf("%s: violations noticed after %zu points\n", what, outcome.checked);
     EXPECT_GT(outcome.violations, 0u) << what;

@@ -114,11 +114,11 @@ def test_a_hundred_thousand_files(mounted: Repo) -> None:
     share = total // jobs
     maker = [sys.executable, small_files.__file__, str(mounted.main)]
     running = [subprocess.Popen([*maker, str(n * share), str((n + 1) * share)]) for n in range(jobs)]
-    assert [p.wait(300) for p in running] == [0] * jobs
+    assert [p.wait(500) for p in running] == [0] * jobs
     root = os.fsencode(mounted.main)
     names = {os.path.join(d, n) for d in os.listdir(root) for n in os.listdir(os.path.join(root, d))}
     assert names == {small_file(n)[0] for n in range(total)}
-    commit = mounted.commit("a hundred thousand", timeout=240)
+    commit = mounted.commit("a hundred thousand", timeout=400)
     assert len(mounted.ls(commit)) == total
     dice = random.Random(7)
     began = time.monotonic()
