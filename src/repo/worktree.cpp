@@ -323,7 +323,12 @@ Result<InodePtr> Worktree::Impl::inode_of(const Row& row, std::uint64_t changes_
         inode->ingested = row.ingested;
         inode->synced = row.synced == kSynced;
         if (row.staging) {
-            CORAL_TRY(inode->staged, open_staged(row));
+            auto staged = open_staged(row);
+            // The file was ingested and its staging file let go, or it was removed, after the row was read.
+            if (!staged && staged.error().code == Errc::kNotFound && changes != changes_before) {
+                return make_error(Errc::kConflict, "the row has changed");
+            }
+            CORAL_TRY(inode->staged, std::move(staged));
         }
     }
     std::lock_guard lock(table_mutex);

@@ -245,7 +245,9 @@ Result<InodePtr> Worktree::Impl::insert_row_in(const InodePtr& dir, Row row, con
     }));
     touch_memory(dir, row.ctime_ns);
     if (old) forget_removed(old);
-    return inode_of(row, ++changes);
+    auto inode = inode_of(row, ++changes);
+    if (!inode && inode.error().code == Errc::kConflict) return load_inode(row.ino);  // a commit has just been made
+    return inode;
 }
 
 Result<InodePtr> Worktree::create_file(const InodePtr& dir, std::string_view name, std::uint32_t mode,

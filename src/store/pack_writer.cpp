@@ -85,10 +85,9 @@ Status PackWriter::ensure_open() {
     return create();
 }
 
-// One write for the whole record. After a failure nobody knows what is in the file behind end_.
-Status PackWriter::write(Buffer& record) {
-    seal_record(record, uuid_, end_, next_seq_);
-    Status written = file_->write_at(end_, record);
+// One write for a whole record or footer. After a failure nobody knows what is in the file behind end_.
+Status PackWriter::write(std::uint64_t offset, Bytes bytes) {
+    Status written = file_->write_at(offset, bytes);
     if (written) return {};
     index_.set_closed(uuid_);
     // What follows goes to another pack and must not outlive what came before it.
@@ -103,7 +102,8 @@ Result<Appended> PackWriter::append(Kind kind, std::uint16_t flags, const AnyId&
     CORAL_TRY(IndexEntry entry, index_entry(header, specific, 0, 0));
     std::lock_guard lock(mutex_);
     CORAL_CHECK(ensure_open());
-    CORAL_CHECK(write(record));
+    seal_record(record, uuid_, end_, next_seq_);
+    CORAL_CHECK(write(end_, record));
     entry.offset = end_;
     std::uint64_t header_sum = load_le<std::uint64_t>(record.data() + header.header_length - 8);
     std::uint64_t ref_seq = kind == Kind::kRef && specific.size() == 8 ? load_le<std::uint64_t>(specific.data()) : 0;
@@ -136,6 +136,16 @@ Status PackWriter::seal() {
     return seal_locked();
 }
 
+// After a failure nothing more is added to the pack, and the store stops promising (Index::fail).
+Status PackWriter::sync_or_close() {
+    Status synced = file_->sync_data();
+    if (synced) return {};
+    index_.fail(synced.error());
+    index_.set_closed(uuid_);
+    leave();
+    return synced;
+}
+
 Status PackWriter::seal_locked() {
     CORAL_TRY(auto reader, packs_.get(uuid_));
     std::vector<IndexEntry> entries;
@@ -154,6 +164,9 @@ Status PackWriter::seal_locked() {
         auto entry = index_entry(item.header, item.specific, item.offset, item.payload_sum);
         if (entry) entries.push_back(std::move(*entry));
     }
+    // A footer vouches for every record before it, INDEX too: it must not reach the disk before they do. And an INDEX
+    // ends a pack, so the records before it go first as well.
+    CORAL_CHECK(sync_or_close());
     Footer footer;
     footer.index_offset = end_;
     footer.count = entries.size();
@@ -161,17 +174,13 @@ Status PackWriter::seal_locked() {
     footer.index_sha = Sha256::of(payload);
     Buffer record = build_record(Kind::kIndex, 0, AnyId{}, {}, payload);
     seal_record(record, uuid_, end_, next_seq_);
-    Buffer tail = encode_footer(footer, uuid_, end_ + record.size());
-    record.insert(record.end(), tail.begin(), tail.end());
-    CORAL_CHECK(write(record));
-    if (Status synced = file_->sync_data(); !synced) {
-        index_.fail(synced.error());
-        index_.set_closed(uuid_);
-        leave();
-        return synced;
-    }
+    CORAL_CHECK(write(end_, record));
+    CORAL_CHECK(sync_or_close());
+    std::uint64_t end = end_ + record.size();
+    CORAL_CHECK(write(end, encode_footer(footer, uuid_, end)));
+    CORAL_CHECK(sync_or_close());
     (void)file_->change_mode(0400);  // for people; the footer is what counts
-    index_.set_sealed(uuid_, end_ + record.size());
+    index_.set_sealed(uuid_, end + kFooterSize);
     set_file(nullptr, Uuid{});
     return {};
 }

@@ -35,8 +35,9 @@ class PackWriter {
     Status ensure_open();
     Result<bool> take_over(const PackState& state);
     Status create();
-    Status write(Buffer& record);
+    Status write(std::uint64_t offset, Bytes bytes);
     Status seal_locked();
+    Status sync_or_close();
     void leave();
     void set_file(std::shared_ptr<File> file, const Uuid& uuid);
 

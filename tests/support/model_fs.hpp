@@ -50,6 +50,18 @@ inline bool same_content(const ModelNode& a, const ModelNode& b) {
     return true;
 }
 
+// A touch alone is no change: what is equal to the commit before keeps its time.
+inline void keep_times(ModelNode& now, const ModelNode& before) {
+    for (auto& [name, child] : now.children) {
+        auto old = before.children.find(name);
+        if (old == before.children.end() || old->second->type != child->type) continue;
+        if (child->is_directory())
+            keep_times(*child, *old->second);
+        else if (same_content(*child, *old->second))
+            child->mtime_ns = old->second->mtime_ns;
+    }
+}
+
 // For messages: where and how two trees differ.
 inline std::string first_difference(const ModelNode& a, const ModelNode& b, const std::string& path = "") {
     if (a.type != b.type) return path + ": type";
