@@ -81,14 +81,15 @@ void apply_settings(Os& os, const std::string& dir, store::StoreOptions& options
 // From the cache, else read, decode and remember.
 template <class Cache, class Id, class Decode>
 auto load(Cache& cache, store::Store& store, store::Kind kind, const Id& id, Decode decode)
-    -> Result<decltype(cache.find(id))> {
-    if (auto found = cache.find(id)) return found;
+    -> Result<decltype(cache.get(id))> {
+    if (auto found = cache.get(id)) return found;
     CORAL_TRY(Buffer raw, store.object(kind, AnyId::from(id)));  // an error names kind and id
     auto value = decode(raw);
     if (!value) return std::move(value).error().with(id.hex());
     using Value = std::decay_t<decltype(*value)>;
-    std::size_t bytes = cost(*value);
-    return cache.put(id, std::make_shared<const Value>(std::move(*value)), bytes);
+    auto shared = std::make_shared<const Value>(std::move(*value));
+    cache.put(id, shared, cost(*shared));
+    return shared;
 }
 
 }  // namespace
@@ -154,7 +155,7 @@ Result<TreeId> Repository::put_tree(const Tree& tree) {
     Buffer raw = encode_tree(tree);
     AnyId id = store::object_id(store::Kind::kTree, raw);
     CORAL_CHECK(store_->put_object(store::Kind::kTree, id, raw));
-    (void)caches_->trees.put(TreeId::from(id), std::make_shared<const Tree>(tree), cost(tree));
+    caches_->trees.put(TreeId::from(id), std::make_shared<const Tree>(tree), cost(tree));
     return TreeId::from(id);
 }
 
@@ -178,11 +179,11 @@ Result<TagId> Repository::put_tag(const Tag& tag) {
 
 Result<Xattrs> Repository::xattrs(const SegmentId& id) {
     if (id.is_zero()) return Xattrs{};
-    if (auto found = caches_->xattrs.find(id)) return *found;
+    if (auto found = caches_->xattrs.get(id)) return *found;
     CORAL_TRY(Buffer raw, store_->read_segment(id));
     auto pairs = decode_xattrs(raw);
     if (!pairs) return std::move(pairs).error().with(fmt::format("segment {}", id.hex()));
-    (void)caches_->xattrs.put(id, std::make_shared<const Xattrs>(*pairs), cost(*pairs));
+    caches_->xattrs.put(id, std::make_shared<const Xattrs>(*pairs), cost(*pairs));
     return pairs;
 }
 

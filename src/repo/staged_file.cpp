@@ -6,6 +6,13 @@
 
 namespace coral::repo {
 
+Result<std::shared_ptr<File>> StagingFiles::get(const Uuid& uuid, const std::string& path) {
+    if (auto open = open_.get(uuid)) return open;
+    CORAL_TRY(std::shared_ptr<File> file, os_.open(path, OpenMode::kReadWrite));
+    put(uuid, file);
+    return file;
+}
+
 void StagedFile::set_overlay(Overlay overlay, const std::vector<std::uint64_t>& units) {
     overlay_ = std::move(overlay);
     overlaid_ = true;
@@ -24,7 +31,8 @@ Result<std::size_t> StagedFile::read(std::uint64_t offset, MutableBytes out) {
     if (offset >= end) return std::size_t{0};
     out = out.first(static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), end - offset)));
     if (!overlaid_) {
-        CORAL_TRY(std::size_t got, file_->read_at(offset, out));
+        CORAL_TRY(auto opened, file());
+        CORAL_TRY(std::size_t got, opened->read_at(offset, out));
         // Reserved by append, or being truncated by somebody else: what is not there yet reads as zeros.
         std::memset(out.data() + got, 0, out.size() - got);
         return out.size();
@@ -47,7 +55,8 @@ Status StagedFile::read_unit_part(std::uint64_t offset, MutableBytes out) {
         limit = overlaid_bytes();
     }
     if (from_base) return read_base(offset, out, limit);
-    CORAL_TRY(std::size_t got, file_->read_at(offset, out));
+    CORAL_TRY(auto opened, file());
+    CORAL_TRY(std::size_t got, opened->read_at(offset, out));
     std::memset(out.data() + got, 0, out.size() - got);
     return {};
 }
@@ -78,7 +87,8 @@ Status StagedFile::write(std::uint64_t offset, Bytes data) {
             CORAL_CHECK(filled);
         }
     }
-    CORAL_CHECK(file_->write_at(offset, data));
+    CORAL_TRY(auto opened, file());
+    CORAL_CHECK(opened->write_at(offset, data));
     grow_to(offset + data.size());
     return {};
 }
@@ -113,14 +123,15 @@ Status StagedFile::fill_unit(std::uint64_t unit, std::uint64_t offset, Bytes dat
         limit = overlaid_bytes();
     }
     if (begin >= limit) return {};
+    CORAL_TRY(auto opened, file());
     std::uint64_t end = std::min(begin + kUnit, limit);
     if (offset <= begin && end <= offset + data.size()) {
-        return file_->write_at(
+        return opened->write_at(
             begin, data.subspan(static_cast<std::size_t>(begin - offset), static_cast<std::size_t>(end - begin)));
     }
     std::vector<std::byte> buffer(static_cast<std::size_t>(end - begin));
     CORAL_CHECK(read_base(begin, buffer, limit));
-    return file_->write_at(begin, buffer);
+    return opened->write_at(begin, buffer);
 }
 
 void StagedFile::settle_units(const std::vector<std::uint64_t>& units, Unit state) {
@@ -144,7 +155,8 @@ Status StagedFile::truncate(std::uint64_t size) {
         std::lock_guard lock(units_mutex_);
         overlay_.limit = std::min(overlay_.limit, size);
     }
-    CORAL_CHECK(file_->truncate(size));
+    CORAL_TRY(auto opened, file());
+    CORAL_CHECK(opened->truncate(size));
     size_.store(size);
     return {};
 }

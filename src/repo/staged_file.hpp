@@ -12,11 +12,30 @@
 #include <string>
 #include <vector>
 
+#include "coral/base/lru.hpp"
 #include "coral/base/os.hpp"
 #include "coral/store/store.hpp"
 
 namespace coral::repo {
 
+// Descriptors of staging files: opened when they are needed, the ones unused longest closed. However many files wait
+// for their ingest, or are open at once, their number is bounded. (What write-back reports to a descriptor that was
+// closed in between, the kernel reports to the next one that is opened.) Thread-safe; no lock is held while a file is
+// opened.
+class StagingFiles {
+  public:
+    explicit StagingFiles(Os& os) : os_(os) {}
+    Result<std::shared_ptr<File>> get(const Uuid& uuid, const std::string& path);
+    void put(const Uuid& uuid, std::shared_ptr<File> file) { open_.put(uuid, std::move(file), 1); }
+    void close(const Uuid& uuid) { open_.erase(uuid); }
+
+  private:
+    static constexpr std::uint64_t kMaxOpen = 256;
+    Os& os_;
+    Lru<Uuid, File> open_{kMaxOpen};
+};
+
+// While it lives, nobody unlinks the file below (Worktree::Impl::orphans).
 class StagedFile {
   public:
     static constexpr std::uint64_t kUnit = 256u << 10;
@@ -29,12 +48,15 @@ class StagedFile {
         std::function<Status(const std::vector<std::uint64_t>& units)> enter_units;
     };
 
-    StagedFile(Uuid uuid, std::string path, std::shared_ptr<File> file, std::uint64_t size)
-        : uuid_(uuid), path_(std::move(path)), file_(std::move(file)), size_(size) {}
+    StagedFile(Uuid uuid, std::string path, std::shared_ptr<StagingFiles> files, std::uint64_t size)
+        : uuid_(uuid), path_(std::move(path)), files_(std::move(files)), size_(size) {}
+    ~StagedFile() { files_->close(uuid_); }
+    StagedFile(const StagedFile&) = delete;
+    StagedFile& operator=(const StagedFile&) = delete;
 
     const Uuid& uuid() const { return uuid_; }
     const std::string& path() const { return path_; }
-    const std::shared_ptr<File>& file() const { return file_; }
+    Result<std::shared_ptr<File>> file() const { return files_->get(uuid_, path_); }
     std::uint64_t size() const { return size_.load(); }
 
     // Its directory entry is on the disk.
@@ -66,7 +88,7 @@ class StagedFile {
 
     Uuid uuid_;
     std::string path_;
-    std::shared_ptr<File> file_;
+    std::shared_ptr<StagingFiles> files_;
     std::atomic<std::uint64_t> size_;
     std::atomic<bool> name_synced_{false};
 

@@ -27,7 +27,8 @@ Worktree::Impl::Impl(Worktree& worktree, ThreadPool& pool)
       repo(worktree.repo_),
       state(repo.state()),
       ingestor(repo.store(), pool, ingest_window(pool)),
-      boot(repo.os().boot_id()) {}
+      boot(repo.os().boot_id()),
+      staging_files(std::make_shared<StagingFiles>(repo.os())) {}
 
 std::string Worktree::lock_path(const Repository& repo, const Uuid& worktree) {
     return fmt::format("{}/run/{}.lock", repo.dir(), worktree.text());
@@ -275,9 +276,8 @@ std::function<Status(const std::vector<std::uint64_t>&)> Worktree::Impl::unit_wr
 
 Result<std::shared_ptr<StagedFile>> Worktree::Impl::open_staged(const Row& row) {
     std::string path = staging_path(*row.staging);
-    CORAL_TRY(std::shared_ptr<File> file, repo.os().open(path, OpenMode::kReadWrite));
-    CORAL_TRY(FileStat stat, file->stat());
-    auto staged = std::make_shared<StagedFile>(*row.staging, path, std::move(file), stat.size);
+    CORAL_TRY(FileStat stat, repo.os().stat(path));
+    auto staged = std::make_shared<StagedFile>(*row.staging, path, staging_files, stat.size);
     if (row.overlay) {
         StagedFile::Overlay overlay;
         overlay.store = &repo.store();

@@ -87,7 +87,8 @@ Result<std::shared_ptr<StagedFile>> Worktree::Impl::new_staged(const InodePtr& i
     std::string path = staging_path(uuid);
     CORAL_TRY(std::shared_ptr<File> file, repo.os().open(path, OpenMode::kCreateNew));
     if (size > 0) CORAL_CHECK(file->truncate(size));
-    auto staged = std::make_shared<StagedFile>(uuid, path, std::move(file), size);
+    staging_files->put(uuid, std::move(file));
+    auto staged = std::make_shared<StagedFile>(uuid, path, staging_files, size);
     if (content && size > 0) {
         StagedFile::Overlay overlay;
         overlay.store = &repo.store();
@@ -148,7 +149,7 @@ Status Worktree::Impl::begin_write_locked(const InodePtr& inode, bool empty) {
         CORAL_CHECK(stored);
         ++changes;
     } else if (fresh) {
-        (void)repo.os().remove(staged->path());  // nobody can find it again; the open file is enough
+        leave_orphan(staged);  // nobody can find it again once its last handle is closed
     }
     std::lock_guard lock(inode->mutex);
     if (!inode->staged) inode->staged = staged;
@@ -346,7 +347,8 @@ Status Worktree::sync_file(const InodePtr& inode) {
     }
     if (unlinked) return {};
     if (staged) {
-        CORAL_CHECK(staged->file()->sync_data());
+        CORAL_TRY(auto file, staged->file());
+        CORAL_CHECK(file->sync_data());
         if (!staged->name_synced()) {
             CORAL_CHECK(repo_.os().sync_dir(impl_->staging_dir));
             staged->set_name_synced();
@@ -414,13 +416,13 @@ std::optional<FileId> Worktree::stored_content(const InodePtr& inode) const {
 }
 
 Status Worktree::Impl::place_content_locked(const InodePtr& to, const FileId& content, std::uint64_t size) {
-    std::string orphan;
+    std::shared_ptr<StagedFile> orphan;
     {
         std::lock_guard lock(to->mutex);
         if (to->type != EntryType::kFile || to->unlinked)
             return make_error(Errc::kUnsupported, "the target has been removed");
         if (to->writers > 1) return make_error(Errc::kUnsupported, "the target is open elsewhere");
-        if (to->staged) orphan = to->staged->path();
+        orphan = to->staged;
     }
     // The content may rest on packs that are not synced: so may `to` from now on.
     CORAL_CHECK(repo.store().sync());
@@ -456,10 +458,7 @@ Status Worktree::Impl::place_content_locked(const InodePtr& to, const FileId& co
         to->mtime_ns = to->ctime_ns = now;
         ++to->generation;
     }
-    if (!orphan.empty()) {
-        std::lock_guard lock(queue_mutex);
-        orphans.push_back(orphan);
-    }
+    if (orphan) leave_orphan(orphan);
     return {};
 }
 

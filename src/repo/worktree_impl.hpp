@@ -96,6 +96,7 @@ struct Worktree::Impl {
     std::unique_ptr<File> lock_file;
     std::int64_t row_id = 0;
     std::string staging_dir, boot;
+    std::shared_ptr<StagingFiles> staging_files;
 
     std::mutex ops_mutex;  // see above; guards base
     std::optional<CommitId> base;
@@ -114,8 +115,13 @@ struct Worktree::Impl {
     std::uint64_t running = 0;
     std::shared_ptr<IngestProgress> current;
     InodePtr current_inode;
-    std::vector<InodePtr> settled;     // ingested; their staging files go once packs and state are synced
-    std::vector<std::string> orphans;  // staging files that no row names any more
+    std::vector<InodePtr> settled;  // ingested; their staging files go once packs and state are synced
+    // Staging files that no row names any more: unlinked once the rows are on the disk and nobody uses them.
+    struct Orphan {
+        std::string path;
+        std::weak_ptr<StagedFile> used;
+    };
+    std::vector<Orphan> orphans;
     std::uint64_t settled_bytes = 0;
     std::map<Ino, std::string> failures;  // why ingest of a file failed last
     bool stop = false, bases_learnt = false;
@@ -170,6 +176,9 @@ struct Worktree::Impl {
     Status settle(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged, std::uint64_t generation,
                   const Ingested& done);
     Status reap();
+    void leave_orphan(const std::shared_ptr<StagedFile>& staged);
+    bool orphan_is_free();  // queue_mutex held
+    std::vector<Orphan> take_free_orphans();
     struct Candidate {  // a settled file as it was when the packs were synced
         InodePtr inode;
         std::shared_ptr<StagedFile> staged;

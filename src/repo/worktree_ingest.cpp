@@ -153,7 +153,7 @@ void Worktree::Impl::reap_loop() {
     std::unique_lock lock(queue_mutex);
     while (!stop) {
         queue_wake.wait_for(lock, kReapEvery, [this] { return stop || settled_bytes >= kReapBytes; });
-        if (settled.empty() && orphans.empty()) continue;
+        if (settled.empty() && !orphan_is_free()) continue;
         lock.unlock();
         if (auto done = reap(); !done) {
             log_error("staging of {}: {}", tree.branch_, done.error().message);
@@ -165,15 +165,32 @@ void Worktree::Impl::reap_loop() {
     }
 }
 
+void Worktree::Impl::leave_orphan(const std::shared_ptr<StagedFile>& staged) {
+    std::lock_guard lock(queue_mutex);
+    orphans.push_back({staged->path(), staged});
+}
+
+bool Worktree::Impl::orphan_is_free() {
+    return std::any_of(orphans.begin(), orphans.end(), [](const Orphan& one) { return one.used.expired(); });
+}
+
+std::vector<Worktree::Impl::Orphan> Worktree::Impl::take_free_orphans() {
+    std::vector<Orphan> taken;
+    std::lock_guard lock(queue_mutex);
+    auto kept = std::partition(orphans.begin(), orphans.end(), [](const Orphan& one) { return !one.used.expired(); });
+    taken.assign(std::make_move_iterator(kept), std::make_move_iterator(orphans.end()));
+    orphans.erase(kept, orphans.end());
+    return taken;
+}
+
 // Packs to the disk, then a FULL commit that names the FILE ids alone, then unlink: in this order (design,
 // "Durability").
 Status Worktree::Impl::reap() {
     std::vector<InodePtr> files;
-    std::vector<std::string> gone;
+    std::vector<Orphan> gone = take_free_orphans();
     {
         std::lock_guard lock(queue_mutex);
         files.swap(settled);
-        gone.swap(orphans);
         settled_bytes = 0;
     }
     if (files.empty() && gone.empty()) return {};
@@ -191,9 +208,16 @@ Status Worktree::Impl::reap() {
         orphans.insert(orphans.end(), gone.begin(), gone.end());
         return worked;
     }
-    for (const Candidate& one : done) gone.push_back(one.staged->path());
-    for (const std::string& path : gone) {
-        auto removed = repo.os().remove(path);
+    for (const Candidate& one : done) gone.push_back({one.staged->path(), one.staged});
+    candidates.clear();
+    done.clear();
+    for (Orphan& orphan : gone) {
+        if (!orphan.used.expired()) {  // whoever reads it now goes on with it: the next time
+            std::lock_guard lock(queue_mutex);
+            orphans.push_back(std::move(orphan));
+            continue;
+        }
+        auto removed = repo.os().remove(orphan.path);
         if (!removed && removed.error().code != Errc::kNotFound) log_warn("{}", removed.error().message);
     }
     return {};

@@ -267,7 +267,7 @@ Result<InodePtr> Worktree::create_file(const InodePtr& dir, std::string_view nam
     std::string path = impl_->staging_path(*row.staging);
     CORAL_CHECK(impl_->fill(dir));
     CORAL_TRY(auto file, repo_.os().open(path, OpenMode::kCreateNew));
-    file.reset();
+    impl_->staging_files->put(*row.staging, std::move(file));
     auto inode = impl_->insert_child(dir, std::move(row));
     if (!inode) (void)repo_.os().remove(path);
     return inode;
@@ -311,22 +311,22 @@ Status Worktree::Impl::delete_row(Database& db, const Row& row) {
 
 // After its row is gone: handles go on with the inode; the staging file goes once the removal is on the disk.
 void Worktree::Impl::forget_removed(const InodePtr& inode) {
-    std::string orphan;
+    std::shared_ptr<StagedFile> orphan;
     {
         std::lock_guard lock(inode->mutex);
         inode->unlinked = true;
         ++inode->generation;
         inode->ctime_ns = now_ns();
-        if (inode->staged) orphan = inode->staged->path();
+        orphan = inode->staged;
     }
     {
         std::lock_guard lock(table_mutex);
         written.erase(inode->ino);
     }
-    if (orphan.empty()) return;
+    if (!orphan) return;
+    leave_orphan(orphan);
     std::lock_guard lock(queue_mutex);
     if (current_inode == inode && current) current->cancel = true;
-    orphans.push_back(orphan);
 }
 
 Result<InodePtr> Worktree::Impl::remove_entry(const InodePtr& dir, const Row& row) {

@@ -178,37 +178,11 @@ std::string PackSet::path_of(const Uuid& uuid) const {
 }
 
 Result<std::shared_ptr<PackFile>> PackSet::get(const Uuid& uuid) {
-    {
-        std::lock_guard lock(mutex_);
-        auto found = open_.find(uuid);
-        if (found != open_.end()) {
-            recent_.splice(recent_.begin(), recent_, found->second.place);
-            return found->second.pack;
-        }
-    }
-    CORAL_TRY(auto pack, PackFile::open(os_, path_of(uuid)));
+    if (auto open = open_.get(uuid)) return open;
+    CORAL_TRY(std::shared_ptr<PackFile> pack, PackFile::open(os_, path_of(uuid)));
     if (pack->uuid() != uuid) return pack->at(0, corrupt("is the pack of another name"));
-    std::shared_ptr<PackFile> dropped;  // closed outside the lock
-    std::lock_guard lock(mutex_);
-    auto [place, fresh] = open_.try_emplace(uuid);
-    if (!fresh) return place->second.pack;
-    recent_.push_front(uuid);
-    place->second = {pack, recent_.begin()};
-    if (open_.size() > kMaxOpen) {
-        auto oldest = open_.find(recent_.back());
-        dropped = std::move(oldest->second.pack);
-        open_.erase(oldest);
-        recent_.pop_back();
-    }
+    open_.put(uuid, pack, 1);
     return pack;
-}
-
-void PackSet::forget(const Uuid& uuid) {
-    std::lock_guard lock(mutex_);
-    auto found = open_.find(uuid);
-    if (found == open_.end()) return;
-    recent_.erase(found->second.place);
-    open_.erase(found);
 }
 
 Result<std::vector<Uuid>> PackSet::list() {

@@ -3,12 +3,10 @@
 // offset.
 #pragma once
 
-#include <list>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <unordered_map>
 
+#include "coral/base/lru.hpp"
 #include "coral/base/os.hpp"
 #include "store/pack_format.hpp"
 
@@ -90,22 +88,16 @@ class PackSet {
     std::string path_of(const Uuid& uuid) const;
     const std::string& dir() const { return dir_; }
     Result<std::shared_ptr<PackFile>> get(const Uuid& uuid);
-    void forget(const Uuid& uuid);
+    void forget(const Uuid& uuid) { open_.erase(uuid); }
     // Uuids of the *.pack files of the directory.
     Result<std::vector<Uuid>> list();
     Os& os() { return os_; }
 
   private:
     static constexpr std::size_t kMaxOpen = 128;
-    struct Entry {
-        std::shared_ptr<PackFile> pack;
-        std::list<Uuid>::iterator place;
-    };
     Os& os_;
     std::string dir_;
-    std::mutex mutex_;  // guards what follows; never held while opening or reading
-    std::unordered_map<Uuid, Entry> open_;
-    std::list<Uuid> recent_;  // newest first
+    Lru<Uuid, PackFile> open_{kMaxOpen};
 };
 
 }  // namespace coral::store

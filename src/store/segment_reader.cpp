@@ -49,7 +49,7 @@ Result<std::shared_ptr<const CodedBlock>> SegmentReader::load_block(const Row& r
         if (!group) return pack->at(row.offset, std::move(group).error());
         block->header = std::move(group->header);
         block->slots = std::move(group->slots);
-        blocks_.put(key, block, block->memory());
+        blocks_.put(key, block, block->memory() + kLruOverhead);
     }
     return std::shared_ptr<const CodedBlock>(std::move(block));
 }
@@ -82,7 +82,7 @@ Result<std::shared_ptr<const Place>> SegmentReader::find_place(const SegmentId& 
 Result<std::shared_ptr<const Place>> SegmentReader::place(const SegmentId& id) {
     if (auto known = places_.get(id)) return known;
     CORAL_TRY(auto found, find_place(id));
-    places_.put(id, found, sizeof(Place) + (found->block->slots.empty() ? found->block->memory() : 0));
+    places_.put(id, found, sizeof(Place) + kLruOverhead + (found->block->slots.empty() ? found->block->memory() : 0));
     return found;
 }
 
@@ -202,7 +202,7 @@ Status SegmentReader::read_other(const SegmentId& id, const Place& bad, std::uin
         if (row.pack == bad.block->pack && row.offset == bad.block->offset) continue;
         auto other = place_of(id, row);
         if (!other || !read_place(*other, offset, out, false)) continue;
-        places_.put(id, std::make_shared<const Place>(*other), sizeof(Place) + other->block->memory());
+        places_.put(id, std::make_shared<const Place>(*other), sizeof(Place) + kLruOverhead + other->block->memory());
         return {};
     }
     return make_error(Errc::kCorrupt, "no other record");

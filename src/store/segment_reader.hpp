@@ -2,10 +2,10 @@
 // Segments by id: finds the record, decodes chunks through the cache, follows bases.
 #pragma once
 
+#include "coral/base/lru.hpp"
 #include "store/chunk_cache.hpp"
 #include "store/group_buffer.hpp"
 #include "store/index.hpp"
-#include "store/lru.hpp"
 
 namespace coral::store {
 
@@ -62,13 +62,13 @@ class SegmentReader {
     Index& index_;
     GroupBuffer& groups_;
     ChunkCache cache_;
-    Lru<SegmentId, Place> places_;
+    Lru<SegmentId, const Place> places_;
     struct BlockKeyHash {
         std::size_t operator()(const std::pair<Uuid, std::uint64_t>& key) const {
             return std::hash<Uuid>()(key.first) ^ (key.second * 0x9e3779b97f4a7c15u);
         }
     };
-    Lru<std::pair<Uuid, std::uint64_t>, CodedBlock, BlockKeyHash> blocks_;
+    Lru<std::pair<Uuid, std::uint64_t>, const CodedBlock, BlockKeyHash> blocks_;
 };
 
 }  // namespace coral::store

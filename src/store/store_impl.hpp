@@ -10,11 +10,11 @@
 #include <unordered_set>
 #include <vector>
 
+#include "coral/base/lru.hpp"
 #include "coral/base/thread_pool.hpp"
 #include "coral/store/store.hpp"
 #include "store/group_buffer.hpp"
 #include "store/index.hpp"
-#include "store/lru.hpp"
 #include "store/pack_writer.hpp"
 #include "store/segment_reader.hpp"
 
@@ -81,7 +81,7 @@ class StoreImpl final : public Store {
     std::unique_ptr<PackWriter> writer_;
     std::unique_ptr<GroupBuffer> groups_;
     std::unique_ptr<SegmentReader> reader_;
-    Lru<FileId, FileRecord> files_;
+    Lru<FileId, const FileRecord> files_;
 
     std::mutex puts_mutex_;  // guards putting_; a leaf
     std::condition_variable put_done_;

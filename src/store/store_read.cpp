@@ -80,7 +80,7 @@ Result<std::shared_ptr<const FileRecord>> StoreImpl::file(const FileId& id) {
         auto record = load_file(id, row);
         if (record) {
             auto shared = std::make_shared<const FileRecord>(std::move(*record));
-            files_.put(id, shared, memory_of(*shared));
+            files_.put(id, shared, memory_of(*shared) + kLruOverhead);
             return shared;
         }
         error = std::move(record).error();

@@ -2,8 +2,10 @@
 #include "coral/repo/worktree.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <random>
+#include <thread>
 
 #include "coral/base/hash.hpp"
 #include "support/temp_dir.hpp"
@@ -409,6 +411,62 @@ TEST_F(WorktreeTest, NamesAndLimits) {
         EXPECT_FALSE(tree_->create_file(tree_->root(), bad, 0644, 0, 0)) << bad;
     }
     EXPECT_EQ(tree_->create_file(tree_->root(), longest, 0644, 0, 0).error().code, Errc::kExists);
+}
+
+// Lowers the limit on descriptors for its life.
+class FewDescriptors {
+  public:
+    explicit FewDescriptors(rlim_t limit) {
+        ::getrlimit(RLIMIT_NOFILE, &before_);
+        rlimit few{std::min(limit, before_.rlim_max), before_.rlim_max};
+        ::setrlimit(RLIMIT_NOFILE, &few);
+    }
+    ~FewDescriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+
+  private:
+    rlimit before_{};
+};
+
+TEST_F(WorktreeTest, OpenFilesMayBeMoreThanDescriptors) {
+    FewDescriptors few(400);
+    std::vector<InodePtr> held;
+    for (int i = 0; i < 1000; ++i) {
+        auto inode = tree_->create_file(tree_->root(), "f" + std::to_string(i), 0644, 0, 0);
+        ASSERT_TRUE(inode) << inode.error().message;
+        ASSERT_TRUE(tree_->open_file(*inode, true, false));
+        ASSERT_TRUE(tree_->write(*inode, 0, as_bytes(std::to_string(i))));
+        held.push_back(*inode);
+    }
+    for (int i = 0; i < 1000; ++i) {
+        auto& inode = held[static_cast<std::size_t>(i)];
+        auto more = tree_->append(inode, as_bytes("!"));
+        ASSERT_TRUE(more) << more.error().message;
+        EXPECT_EQ(as_text(bytes_of(inode)), std::to_string(i) + "!");
+    }
+    for (const InodePtr& inode : held) tree_->close_file(inode, true);
+    held.clear();
+    ASSERT_TRUE(tree_->wait_ingested());
+    reopen();
+    EXPECT_EQ(as_text(get("f999")), "999!");
+}
+
+TEST_F(WorktreeTest, AnUnlinkedFileLivesAsLongAsItsHandles) {
+    auto inode = tree_->create_file(tree_->root(), "temporary", 0644, 0, 0);
+    ASSERT_TRUE(inode);
+    ASSERT_TRUE(tree_->open_file(*inode, true, false));
+    ASSERT_TRUE(tree_->write(*inode, 0, as_bytes("still here")));
+    ASSERT_TRUE(tree_->unlink(tree_->root(), "temporary"));
+    for (int i = 0; i < 300; ++i) put("f" + std::to_string(i), as_bytes("x"));  // takes all descriptors
+    commit("lets staging files go");
+    for (int i = 0; i < 200 && staging_files() > 1; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_EQ(staging_files(), 1u);
+    EXPECT_EQ(as_text(bytes_of(*inode)), "still here");
+    ASSERT_TRUE(tree_->write(*inode, 0, as_bytes("STILL")));
+    EXPECT_EQ(as_text(bytes_of(*inode)), "STILL here");
+    tree_->close_file(*inode, true);
+    inode->reset();
+    for (int i = 0; i < 200 && staging_files() > 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_EQ(staging_files(), 0u);
 }
 
 }  // namespace

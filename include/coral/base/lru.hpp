@@ -1,22 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// A small LRU of shared values with a byte budget. Thread-safe; a lookup copies a shared_ptr.
+// An LRU of shared values within a budget: of bytes, or of whatever `cost` counts. Thread-safe; a lookup copies a
+// shared_ptr, and no lock is held while a value is made or destroyed: two threads that miss at once both make one.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
 
-namespace coral::store {
+namespace coral {
+
+// About what an entry takes beside its value, for budgets of bytes.
+inline constexpr std::uint64_t kLruOverhead = 128;
 
 template <class Key, class Value, class Hash = std::hash<Key>>
 class Lru {
   public:
     explicit Lru(std::uint64_t budget) : budget_(budget) {}
 
-    std::shared_ptr<const Value> get(const Key& key) {
+    std::shared_ptr<Value> get(const Key& key) {
         std::lock_guard lock(mutex_);
         auto found = entries_.find(key);
         if (found == entries_.end()) return nullptr;
@@ -24,48 +29,48 @@ class Lru {
         return found->second.value;
     }
 
-    // A value that alone is larger than the budget is not kept.
-    void put(const Key& key, std::shared_ptr<const Value> value, std::uint64_t bytes) {
-        bytes += 128;
-        std::list<std::shared_ptr<const Value>> dropped;  // freed outside the lock
+    // Replaces what the key has. A value that alone costs more than the budget is not kept.
+    void put(const Key& key, std::shared_ptr<Value> value, std::uint64_t cost) {
+        std::list<std::shared_ptr<Value>> dropped;  // freed outside the lock
         std::lock_guard lock(mutex_);
         erase_locked(key, dropped);
-        if (bytes > budget_) return;
+        if (cost > budget_) return;
         recent_.push_front(key);
-        entries_[key] = {std::move(value), bytes, recent_.begin()};
-        used_ += bytes;
+        entries_[key] = {std::move(value), cost, recent_.begin()};
+        used_ += cost;
         while (used_ > budget_) {
-            Key oldest = recent_.back();
+            Key oldest = recent_.back();  // a copy: erasing frees the key in the list
             erase_locked(oldest, dropped);
         }
     }
 
     void erase(const Key& key) {
-        std::list<std::shared_ptr<const Value>> dropped;
+        std::list<std::shared_ptr<Value>> dropped;
         std::lock_guard lock(mutex_);
         erase_locked(key, dropped);
     }
     void clear() {
+        std::unordered_map<Key, Entry, Hash> dropped;
         std::lock_guard lock(mutex_);
-        entries_.clear();
+        entries_.swap(dropped);
         recent_.clear();
         used_ = 0;
     }
-    std::uint64_t bytes() const {
+    std::uint64_t used() const {
         std::lock_guard lock(mutex_);
         return used_;
     }
 
   private:
     struct Entry {
-        std::shared_ptr<const Value> value;
-        std::uint64_t bytes = 0;
+        std::shared_ptr<Value> value;
+        std::uint64_t cost = 0;
         typename std::list<Key>::iterator place;
     };
-    void erase_locked(const Key& key, std::list<std::shared_ptr<const Value>>& dropped) {
+    void erase_locked(const Key& key, std::list<std::shared_ptr<Value>>& dropped) {
         auto found = entries_.find(key);
         if (found == entries_.end()) return;
-        used_ -= found->second.bytes;
+        used_ -= found->second.cost;
         dropped.push_back(std::move(found->second.value));
         recent_.erase(found->second.place);
         entries_.erase(found);
@@ -77,4 +82,4 @@ class Lru {
     std::uint64_t used_ = 0;
 };
 
-}  // namespace coral::store
+}  // namespace coral
