@@ -82,8 +82,13 @@ Result<std::optional<TreeEntry>> Worktree::Impl::build_file(const Row& row, cons
                                                             const std::string& path, const MayBeOpen& may_be_open) {
     bool ready = is_ready(row), open = open_for_writing(row.ino);
     if ((!ready || open) && !may_be_open(path)) {
-        return make_error(Errc::kBusy,
-                          fmt::format("{}: is being written (close it, or commit with --wait or --allow-open)", path));
+        return make_error(
+            Errc::kBusy,
+            open
+                ? fmt::format("{}: is being written (close it, or commit with --wait or --allow-open)", path)
+                : fmt::format("{}: its writer was cut off by a crash (write it again, `: >> FILE` to keep it as it is, "
+                              "or commit with --allow-open without what was written)",
+                              path));
     }
     // Flushed, perhaps by a fork, but still open: what it holds now is its writer's affair. The last commit's stays.
     if (open) return before && before->type == EntryType::kFile ? std::optional<TreeEntry>(*before) : std::nullopt;
@@ -175,12 +180,15 @@ Status Worktree::Impl::wait_complete(const CommitOptions& options) {
             CORAL_TRY(open, st.step());
             return {};
         }));
-        if (!open) {
+        bool handles = false;
+        {
             std::lock_guard lock(table_mutex);
-            open = !written.empty();
+            handles = !written.empty();
         }
-        if (!open || options.allow_open) return {};
-        if (!options.wait && std::chrono::steady_clock::now() > give_up) return {};  // build() names the file
+        if ((!open && !handles) || options.allow_open) return {};
+        // A file that a crash cut off has no handle: nobody will ever complete it by closing.
+        if (options.wait && handles) give_up = std::chrono::steady_clock::now() + kReleaseGrace;
+        if (std::chrono::steady_clock::now() > give_up) return {};  // build() names the file
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
 }
