@@ -53,7 +53,7 @@ class Daemon {
     void sync_mount();
 
     const std::string repository_path_, mount_point_;
-    const MountOptions options_;
+    MountOptions options_;
     Starter starter_;
 
     std::unique_ptr<repo::Repository> repo_;
@@ -76,6 +76,7 @@ Status Daemon::open_repository() {
     vfs::Options fs_options;
     fs_options.threads = options_.threads.value_or(0);
     if (options_.readahead) fs_options.readahead = *options_.readahead;
+    options_.read_only = options_.read_only || repo_->read_only();
     fs_options.read_only = options_.read_only;
     fs_options.share = options_.share;
     CORAL_TRY(fs_, vfs::Filesystem::open(*repo_, fs_options));

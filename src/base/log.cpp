@@ -37,7 +37,13 @@ void log_setup(const std::string& path) {
         logger();
         return;
     }
-    auto sink = std::make_shared<spdlog::sinks::rotating_file_sink_mt>(path, kLogBytes, 1);
+    std::shared_ptr<spdlog::sinks::sink> sink;
+    try {
+        sink = std::make_shared<spdlog::sinks::rotating_file_sink_mt>(path, kLogBytes, 1);
+    } catch (const spdlog::spdlog_ex&) {
+        logger();  // a repository on read-only media has no place for a log
+        return;
+    }
     auto made = std::make_shared<spdlog::logger>("coral", sink);
     made->set_level(wanted_level(spdlog::level::info));
     made->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %P %l %v");

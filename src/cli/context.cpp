@@ -4,44 +4,9 @@
 #include <fmt/format.h>
 
 #include "cli/system.hpp"
-#include "coral/base/hash.hpp"
 #include "coral/base/os.hpp"
 
 namespace coral::cli {
-namespace {
-
-Status make_dirs(const std::string& dir) {
-    if (real_os().exists(dir)) return {};
-    CORAL_CHECK(make_dirs(path_parent(dir)));
-    auto made = real_os().make_dir(dir, 0700);
-    return made || made.error().code == Errc::kExists ? Status() : made;
-}
-
-// On media that cannot be written to the index lies in the user's cache.
-Result<std::string> outside_index(const std::string& repository) {
-    std::string cache = environment("XDG_CACHE_HOME");
-    if (cache.empty() || cache[0] != '/') cache = path_join(home_dir(), ".cache");
-    std::string dir = path_join(cache, "coral/index");
-    CORAL_CHECK(make_dirs(dir));
-    return path_join(dir, Sha256::of(as_bytes(repository)).hex().substr(0, 32) + ".db");
-}
-
-bool not_writable(Errc code) {
-    return code == Errc::kReadOnly || code == Errc::kAccess || code == Errc::kPermission;
-}
-
-Result<std::unique_ptr<repo::Repository>> open_repository(const std::string& dir) {
-    repo::RepositoryOptions options;
-    auto opened = repo::Repository::open(real_os(), dir, options);
-    if (opened || !not_writable(opened.error().code)) return opened;
-    options.read_only = true;
-    auto index = outside_index(dir);
-    if (index) options.store.index_path = *index;
-    auto again = repo::Repository::open(real_os(), dir, options);
-    return again ? std::move(again) : std::move(opened);
-}
-
-}  // namespace
 
 Result<const Place*> Context::place() {
     if (place_) return &*place_;
@@ -65,7 +30,7 @@ Result<const Place*> Context::place() {
 Result<repo::Repository*> Context::repository() {
     if (repository_) return repository_.get();
     CORAL_TRY(const Place* at, place());
-    auto opened = open_repository(at->repository);
+    auto opened = repo::Repository::open(real_os(), at->repository, {});
     if (!opened) {
         Error error = std::move(opened).error();
         if (error.code == Errc::kNotFound) error.code = Errc::kInvalid;  // fatal, not a "no"

@@ -12,6 +12,7 @@
 #include "repo/caches.hpp"
 #include "repo/format_file.hpp"
 #include "repo/init.hpp"
+#include "repo/read_only_media.hpp"
 #include "repo/state.hpp"
 
 namespace coral::repo {
@@ -111,11 +112,20 @@ Result<std::unique_ptr<Repository>> Repository::open(Os& os, const std::string& 
     if (read_only && !options.read_only) {
         log_warn("{}: has features that this version of CoralFS does not know; opened read-only", absolute);
     }
+    bool unwritable = is_on_read_only_media(os, absolute);
+    if (unwritable && !read_only) {
+        log_info("{}: cannot be written to; opened read-only", absolute);
+        read_only = true;
+    }
     auto repo = std::unique_ptr<Repository>(new Repository(os, absolute, read_only));
     repo->uuid_ = format.repo;
     if (!read_only) forget_init(os, absolute);
     store::StoreOptions store_options = options.store;
     store_options.read_only = read_only;
+    if (unwritable && store_options.index_path.empty()) {
+        // Without a cache the index is kept in memory.
+        if (auto index = index_in_cache(os, absolute)) store_options.index_path = *index;
+    }
     apply_settings(os, absolute, store_options);
     CORAL_TRY(repo->state_, State::open(os, path_join(absolute, "state.db"), read_only, false));
     CORAL_TRY(repo->store_, store::Store::open(os, absolute, format.repo, store_options));

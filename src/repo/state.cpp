@@ -92,7 +92,12 @@ Result<std::unique_ptr<State>> State::open(Os& os, const std::string& path, bool
     }
     options.read_only = true;
     options.create = false;
-    CORAL_TRY(state->reader_, Database::open(os, path, options));
+    std::string readable = path;
+    if (read_only && is_on_read_only_media(os, path_parent(path))) {
+        CORAL_TRY(state->copy_, StateCopy::make(os, path));
+        readable = state->copy_->path();
+    }
+    CORAL_TRY(state->reader_, Database::open(os, readable, options));
     CORAL_CHECK(check_version(*state->reader_, false, true));
     return state;
 }

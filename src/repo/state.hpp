@@ -11,6 +11,7 @@
 
 #include "coral/base/os.hpp"
 #include "coral/base/sqlite.hpp"
+#include "repo/read_only_media.hpp"
 
 namespace coral::repo {
 
@@ -34,10 +35,11 @@ class State {
 
     Os& os_;
     const std::string wal_path_;
-    std::mutex write_mutex_;  // guards normal_, full_, suspect_ and failed_
-    bool suspect_ = false;    // the WAL may hold frames that a failed sync has lost
-    bool failed_ = false;     // a sync of ours has failed, and the WAL was not written anew since
-    std::mutex read_mutex_;   // guards reader_
+    std::mutex write_mutex_;           // guards normal_, full_, suspect_ and failed_
+    bool suspect_ = false;             // the WAL may hold frames that a failed sync has lost
+    bool failed_ = false;              // a sync of ours has failed, and the WAL was not written anew since
+    std::mutex read_mutex_;            // guards reader_
+    std::unique_ptr<StateCopy> copy_;  // of a database on media that cannot be written to
     std::unique_ptr<Database> normal_, full_, reader_;
 };
 

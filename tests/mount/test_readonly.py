@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from driver import Repo, assert_same_tree, errno_of, opened, tree_sums
+from driver import FATAL, Repo, assert_same_tree, errno_of, opened, tree_sums
 
 
 def open_and_close(path: Path, flags: int) -> None:
@@ -151,3 +153,41 @@ def test_equal_files_of_commits_share_pages(history: Repo) -> None:
     inodes = [(b / n).stat().st_ino for n in ("file", "same-bytes", "folder", "folder/inner")]
     assert len(set(inodes)) == len(inodes)
     assert (a / "folder").stat().st_ino != (b / "folder").stat().st_ino, "directories are never shared"
+
+
+@contextlib.contextmanager
+def read_only_media(folder: Path) -> Iterator[None]:
+    """As root a read-only bind mount, which stops root too; else no permission to write."""
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "--bind", folder, folder], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+    else:
+        subprocess.run(["chmod", "-R", "a-w", folder], check=True)
+    try:
+        yield
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["umount", folder], check=True)
+        else:
+            subprocess.run(["chmod", "-R", "u+w", folder], check=True)
+
+
+def test_a_repository_on_read_only_media(history: Repo) -> None:
+    commit = history.rev_parse("main")
+    before = tree_sums(history.commit_dir(commit))
+    history.kill()  # what state.db says is partly in its WAL now
+    subprocess.run(["umount", history.mnt] if os.geteuid() == 0 else ["fusermount3", "-u", history.mnt], check=True)
+    assert (history.path / "state.db-wal").stat().st_size > 0
+    kept = tree_sums(history.path)
+    with read_only_media(history.path):
+        assert history.rev_parse("v1") == commit
+        history.run("fsck")
+        assert b"read-only" in history.run("tag", "v2", expect=FATAL).stderr
+        history.mount()
+        assert_same_tree(history.commit_dir(commit), before)
+        assert_same_tree(history.main, before)
+        assert errno_of(open_and_close, history.main / "new", os.O_CREAT | os.O_WRONLY) == errno.EROFS
+        history.umount()
+        left = [p.name for p in Path(os.environ.get("TMPDIR", "/tmp")).glob("coral-state-*")]
+        assert not left, "the copy of state.db goes with the process"
+    assert tree_sums(history.path) == kept
