@@ -8,16 +8,32 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstring>
+
 #include "mount_point.hpp"
 
 namespace coral::fuse {
 
 namespace {
 
+// What the other end of the pipe says until it is closed; of much of it the beginning.
+std::string read_all(int fd) {
+    std::string text;
+    char piece[512];
+    while (true) {
+        ssize_t got = ::read(fd, piece, sizeof piece);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) break;
+        if (text.size() < 2048) text.append(piece, static_cast<std::size_t>(got));
+    }
+    while (!text.empty() && text.back() == '\n') text.pop_back();
+    return text;
+}
+
 // posix_spawn, not fork: the daemon has threads. Its signal mask must not be inherited, nor its silence about SIGPIPE.
-Status run_fusermount(const std::string& path, bool lazy) {
-    std::string program = "fusermount3", unmount = lazy ? "-uz" : "-u", quiet = "-q", mount_point = path;
-    char* arguments[] = {program.data(), unmount.data(), quiet.data(), mount_point.data(), nullptr};
+Result<pid_t> spawn_fusermount(const std::string& path, bool lazy, int error_output) {
+    std::string program = "fusermount3", unmount = lazy ? "-uz" : "-u", end = "--", mount_point = path;
+    char* arguments[] = {program.data(), unmount.data(), end.data(), mount_point.data(), nullptr};
     posix_spawnattr_t attributes;
     ::posix_spawnattr_init(&attributes);
     sigset_t none;
@@ -26,17 +42,31 @@ Status run_fusermount(const std::string& path, bool lazy) {
     ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+    ::posix_spawn_file_actions_adddup2(&actions, error_output, 2);
     pid_t child = 0;
     int error = ::posix_spawnp(&child, program.c_str(), &actions, &attributes, arguments, environ);
     ::posix_spawn_file_actions_destroy(&actions);
     ::posix_spawnattr_destroy(&attributes);
-    if (error) return errno_error(error, "fusermount3");
+    if (error) return errno_error(error, "fusermount3 (package fuse3)");
+    return child;
+}
+
+Status run_fusermount(const std::string& path, bool lazy) {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return errno_error(errno, "pipe");
+    auto child = spawn_fusermount(path, lazy, ends[1]);
+    ::close(ends[1]);
+    std::string said = child ? read_all(ends[0]) : std::string();
+    ::close(ends[0]);
+    CORAL_CHECK(child);
     int state = 0;
-    while (::waitpid(child, &state, 0) < 0 && errno == EINTR) {
+    while (::waitpid(*child, &state, 0) < 0 && errno == EINTR) {
     }
     if (WIFEXITED(state) && WEXITSTATUS(state) == 0) return {};
-    return make_error(Errc::kBusy, fmt::format("{}: in use, or mounted by another user", path));
+    if (said.find(std::strerror(EBUSY)) != std::string::npos)
+        return make_error(Errc::kBusy, fmt::format("{}: in use; close what uses it (lsof {})", path, path));
+    return make_error(Errc::kIo,
+                      fmt::format("{}: not unmounted: {}", path, said.empty() ? "fusermount3 failed" : said));
 }
 
 Status unmount(const std::string& path, int flags) {
