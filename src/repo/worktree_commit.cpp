@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Commit and status. Both look only into directories that are marked dirty; the rest is its tree id.
+// Commit: looks only into directories that are marked dirty; the rest is its tree id.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -11,25 +11,9 @@
 
 namespace coral::repo {
 
-// A dirty directory at one moment. Clean subdirectories stand in `rows` with their tree id only.
-struct Worktree::Impl::DirSnapshot {
-    Row row;
-    std::vector<Row> rows;                            // sorted by name
-    std::vector<std::unique_ptr<DirSnapshot>> dirty;  // of the directories among rows, in their order
-    TreeId tree;                                      // set by build
-};
-
 namespace {
 
 constexpr auto kReleaseGrace = std::chrono::seconds(2);  // between close(2) and the kernel's RELEASE
-
-bool is_ready(const Row& row) {
-    return row.content && (!row.staging || row.ingested);
-}
-
-std::string join(const std::string& path, const std::string& name) {
-    return path.empty() ? name : path + "/" + name;
-}
 
 bool covers(const std::string& wanted, const std::string& path) {
     return wanted.empty() || path == wanted ||
@@ -57,7 +41,7 @@ Status Worktree::Impl::snapshot_dir(Database& db, DirSnapshot& dir) {
     return {};
 }
 
-Result<std::unique_ptr<Worktree::Impl::DirSnapshot>> Worktree::Impl::snapshot() {
+Result<std::unique_ptr<DirSnapshot>> Worktree::Impl::snapshot() {
     auto top = std::make_unique<DirSnapshot>();
     CORAL_CHECK(state.read([&](Database& db) -> Status {
         CORAL_TRY(auto row, select_ino(db, tree.root_->ino));
@@ -124,7 +108,7 @@ Result<TreeId> Worktree::Impl::build(DirSnapshot& dir, const std::optional<TreeI
         const TreeEntry* old = before->find(row.name);
         TreeEntry entry;
         if (row.type == EntryType::kFile) {
-            CORAL_TRY(auto built, build_file(row, old, join(path, row.name), may_be_open));
+            CORAL_TRY(auto built, build_file(row, old, join_names(path, row.name), may_be_open));
             if (!built) continue;
             entry = std::move(*built);
         } else if (row.type == EntryType::kSymlink) {
@@ -134,7 +118,7 @@ Result<TreeId> Worktree::Impl::build(DirSnapshot& dir, const std::optional<TreeI
         } else if (row.filled && row.dirty) {
             std::optional<TreeId> below;
             if (old && old->type == EntryType::kDirectory) below = TreeId::from(old->content);
-            CORAL_TRY(TreeId id, build(*dir.dirty[next_dirty++], below, join(path, row.name), may_be_open));
+            CORAL_TRY(TreeId id, build(*dir.dirty[next_dirty++], below, join_names(path, row.name), may_be_open));
             entry.content = AnyId::from(id);
         } else {
             entry.content = row.content.value_or(AnyId{});
@@ -216,9 +200,15 @@ class Grafter {
   public:
     explicit Grafter(Repository& repo) : repo_(repo) {}
 
-    Result<TreeId> graft(const TreeId& base, const TreeId& full, std::string_view path) {
-        std::size_t slash = path.find('/');
-        std::string name(path.substr(0, slash));
+    Result<TreeId> graft(const TreeId& base, const TreeId& full, const std::string& path) {
+        return graft_below(base, full, path, path);
+    }
+
+  private:
+    // `rest` is what of `path` lies below these two trees.
+    Result<TreeId> graft_below(const TreeId& base, const TreeId& full, std::string_view rest, const std::string& path) {
+        std::size_t slash = rest.find('/');
+        std::string name(rest.substr(0, slash));
         CORAL_TRY(Tree out, load(base));
         CORAL_TRY(Tree from, load(full));
         const TreeEntry* wanted = from.find(name);
@@ -226,7 +216,7 @@ class Grafter {
                                    [](const TreeEntry& e, const std::string& n) { return e.name < n; });
         bool there = at != out.entries.end() && at->name == name;
         if (slash == std::string_view::npos || !wanted || wanted->type != EntryType::kDirectory) {
-            if (!wanted && !there) return make_error(Errc::kNotFound, fmt::format("{}: matches no file", name));
+            if (!wanted && !there) return make_error(Errc::kNotFound, fmt::format("{}: matches no file", path));
             if (!wanted)
                 out.entries.erase(at);
             else if (there)
@@ -235,7 +225,7 @@ class Grafter {
                 out.entries.insert(at, *wanted);
         } else {
             TreeId below = there && at->type == EntryType::kDirectory ? TreeId::from(at->content) : TreeId{};
-            CORAL_TRY(TreeId grafted, graft(below, TreeId::from(wanted->content), path.substr(slash + 1)));
+            CORAL_TRY(TreeId grafted, graft_below(below, TreeId::from(wanted->content), rest.substr(slash + 1), path));
             TreeEntry entry = *wanted;
             entry.content = AnyId::from(grafted);
             if (there)
@@ -246,7 +236,6 @@ class Grafter {
         return repo_.put_tree(out);
     }
 
-  private:
     Result<Tree> load(const TreeId& id) {
         if (id.is_zero()) return Tree{};
         CORAL_TRY(auto tree, repo_.tree(id));
@@ -261,12 +250,9 @@ std::string first_line(const std::string& message) {
 
 }  // namespace
 
-Result<CommitResult> Worktree::commit(const CommitOptions& options) {
-    impl_->retry_failed();
-    CORAL_CHECK(impl_->wait_complete(options));
-    CORAL_TRY(auto base_tree, impl_->base_tree());
-    std::optional<CommitId> parent = base_commit();
-    CORAL_TRY(auto snapshot, impl_->snapshot());
+// The tree to commit: all of the snapshot, or the last commit with `options.paths` as they are now.
+Result<TreeId> Worktree::Impl::tree_of_commit(const CommitOptions& options, DirSnapshot& snapshot,
+                                              const std::optional<TreeId>& base_tree) {
     bool whole = options.paths.empty();
     // With paths, what lies outside them may be open: it is not part of this commit.
     auto may_be_open = [&](const std::string& path) {
@@ -274,19 +260,71 @@ Result<CommitResult> Worktree::commit(const CommitOptions& options) {
                (!whole && std::none_of(options.paths.begin(), options.paths.end(),
                                        [&](const std::string& wanted) { return covers(wanted, path); }));
     };
-    CORAL_TRY(TreeId tree, impl_->build(*snapshot, base_tree, "", may_be_open));
-    if (!whole) {
-        Grafter grafter(repo_);
-        TreeId grafted = base_tree.value_or(TreeId{});
-        for (const std::string& path : options.paths) {
-            if (path.empty()) {
-                grafted = tree;
-                continue;
-            }
-            CORAL_TRY(grafted, grafter.graft(grafted, tree, path));
+    CORAL_TRY(TreeId full, build(snapshot, base_tree, "", may_be_open));
+    if (whole) return full;
+    Grafter grafter(repo);
+    TreeId grafted = base_tree.value_or(TreeId{});
+    for (const std::string& path : options.paths) {
+        if (path.empty()) {
+            grafted = full;
+            continue;
         }
-        tree = grafted;
+        CORAL_TRY(grafted, grafter.graft(grafted, full, path));
     }
+    return grafted;
+}
+
+Result<CommitId> Worktree::Impl::put_commit(const CommitOptions& options, const TreeId& tree_id,
+                                            const std::optional<CommitId>& parent) {
+    Commit commit;
+    commit.tree = tree_id;
+    if (parent) commit.parents.push_back(*parent);
+    CORAL_TRY(commit.committer, repo.identity());
+    commit.author = options.author.value_or(commit.committer);
+    commit.meta = options.meta;
+    std::sort(commit.meta.begin(), commit.meta.end());
+    commit.message = options.message;
+    return repo.put_commit(commit);
+}
+
+// The ref and the worktree's rows, in one transaction.
+Status Worktree::Impl::move_branch(const CommitOptions& options, const DirSnapshot& snapshot,
+                                   const std::optional<CommitId>& parent, const CommitId& commit) {
+    RefUpdate update;
+    update.name = "heads/" + tree.branch_;
+    update.expected = parent ? AnyId::from(*parent) : AnyId{};
+    update.target = AnyId::from(commit);
+    update.reason = fmt::format("commit{}: {}", parent ? "" : " (initial)", first_line(options.message));
+    CORAL_CHECK(repo.update_refs({update}, [&](Database& db) -> Status {
+        CORAL_CHECK(db.prepare("UPDATE worktree SET base_commit=? WHERE id=?").bind(commit).bind(row_id).run());
+        if (!options.paths.empty() || options.allow_open) return {};
+        bool clean = false;
+        return mark_clean(db, snapshot, clean);
+    }));
+    {
+        std::lock_guard ops(ops_mutex);
+        base = commit;
+    }
+    ++changes;
+    return {};
+}
+
+// update_refs has just synced the packs: a good moment to let staging files go.
+void Worktree::Impl::reap_soon() {
+    {
+        std::lock_guard lock(queue_mutex);
+        if (!settled.empty()) settled_bytes = std::max<std::uint64_t>(settled_bytes, std::uint64_t{1} << 40);
+    }
+    queue_wake.notify_all();
+}
+
+Result<CommitResult> Worktree::commit(const CommitOptions& options) {
+    impl_->retry_failed();
+    CORAL_CHECK(impl_->wait_complete(options));
+    CORAL_TRY(auto base_tree, impl_->base_tree());
+    std::optional<CommitId> parent = base_commit();
+    CORAL_TRY(auto snapshot, impl_->snapshot());
+    CORAL_TRY(TreeId tree, impl_->tree_of_commit(options, *snapshot, base_tree));
     CommitResult result;
     result.branch = branch_;
     CORAL_CHECK(diff_trees(repo_, base_tree.value_or(TreeId{}), tree, [&](const Change& change) -> Status {
@@ -298,164 +336,9 @@ Result<CommitResult> Worktree::commit(const CommitOptions& options) {
     if (base_tree ? *base_tree == tree : result.changed == 0) {
         return make_error(Errc::kConflict, fmt::format("nothing to commit on {}", branch_));
     }
-    Commit commit;
-    commit.tree = tree;
-    if (parent) commit.parents.push_back(*parent);
-    CORAL_TRY(commit.committer, repo_.identity());
-    commit.author = options.author.value_or(commit.committer);
-    commit.meta = options.meta;
-    std::sort(commit.meta.begin(), commit.meta.end());
-    commit.message = options.message;
-    CORAL_TRY(result.id, repo_.put_commit(commit));
-
-    RefUpdate update;
-    update.name = "heads/" + branch_;
-    update.expected = parent ? AnyId::from(*parent) : AnyId{};
-    update.target = AnyId::from(result.id);
-    update.reason = fmt::format("commit{}: {}", parent ? "" : " (initial)", first_line(options.message));
-    CORAL_CHECK(repo_.update_refs({update}, [&](Database& db) -> Status {
-        CORAL_CHECK(
-            db.prepare("UPDATE worktree SET base_commit=? WHERE id=?").bind(result.id).bind(impl_->row_id).run());
-        if (!whole || options.allow_open) return {};
-        bool clean = false;
-        return impl_->mark_clean(db, *snapshot, clean);
-    }));
-    {
-        std::lock_guard ops(impl_->ops_mutex);
-        impl_->base = result.id;
-    }
-    ++impl_->changes;
-    // update_refs has just synced the packs: a good moment to let staging files go.
-    {
-        std::lock_guard lock(impl_->queue_mutex);
-        if (!impl_->settled.empty())
-            impl_->settled_bytes = std::max<std::uint64_t>(impl_->settled_bytes, std::uint64_t{1} << 40);
-    }
-    impl_->queue_wake.notify_all();
-    return result;
-}
-
-// ---- status
-
-Status Worktree::Impl::status_added(const Row& row, const std::string& path, std::vector<Change>& out) {
-    if (row.type != EntryType::kDirectory) {
-        Change change{ChangeKind::kAdded, path, 0, row.size, {}, {}, false, !row.complete};
-        if (row.type == EntryType::kSymlink)
-            change.new_content = Sha256::of(as_bytes(row.link));
-        else if (is_ready(row))
-            change.new_content = *row.content;
-        out.push_back(std::move(change));
-        return {};
-    }
-    if (!row.filled) {
-        if (!row.content) return {};
-        return diff_trees(
-            repo, TreeId{}, TreeId::from(*row.content),
-            [&](const Change& c) -> Status {
-                out.push_back(c);
-                return {};
-            },
-            path);
-    }
-    return {};  // filled directories are walked by status_dir
-}
-
-Status Worktree::Impl::status_dir(const DirSnapshot& dir, const std::optional<TreeId>& before_id,
-                                  const std::string& path, std::vector<Change>& out) {
-    std::shared_ptr<const Tree> before = std::make_shared<Tree>();
-    if (before_id && !before_id->is_zero()) {
-        CORAL_TRY(before, repo.tree(*before_id));
-    }
-    auto collect = [&](const Change& change) -> Status {
-        out.push_back(change);
-        return {};
-    };
-    auto old = before->entries.begin();
-    std::size_t next_dirty = 0;
-    auto deleted = [&](const TreeEntry& entry) -> Status {
-        if (entry.type == EntryType::kDirectory) {
-            CORAL_TRY(auto folder, repo.tree(TreeId::from(entry.content)));
-            if (folder->entries.empty())
-                out.push_back({ChangeKind::kDeleted, join(path, entry.name), 0, 0, entry.content, {}, true, false});
-            return diff_trees(repo, TreeId::from(entry.content), TreeId{}, collect, join(path, entry.name));
-        }
-        out.push_back({ChangeKind::kDeleted, join(path, entry.name), entry.size, 0, entry.content, {}, false, false});
-        return {};
-    };
-    for (const Row& row : dir.rows) {
-        for (; old != before->entries.end() && old->name < row.name; ++old) CORAL_CHECK(deleted(*old));
-        const TreeEntry* same = old != before->entries.end() && old->name == row.name ? &*old++ : nullptr;
-        std::string here = join(path, row.name);
-        bool walked = row.type == EntryType::kDirectory && row.filled && row.dirty;
-        const DirSnapshot* below = walked ? dir.dirty[next_dirty++].get() : nullptr;
-        if (!same || (same->type == EntryType::kDirectory) != (row.type == EntryType::kDirectory)) {
-            if (same) CORAL_CHECK(deleted(*same));
-            if (below) {
-                if (below->rows.empty()) out.push_back({ChangeKind::kAdded, here, 0, 0, {}, {}, true, false});
-                CORAL_CHECK(status_dir(*below, std::nullopt, here, out));
-            } else if (row.type == EntryType::kDirectory && row.content) {
-                CORAL_TRY(auto folder, repo.tree(TreeId::from(*row.content)));
-                if (folder->entries.empty())
-                    out.push_back({ChangeKind::kAdded, here, 0, 0, {}, *row.content, true, false});
-                CORAL_CHECK(diff_trees(repo, TreeId{}, TreeId::from(*row.content), collect, here));
-            } else {
-                CORAL_CHECK(status_added(row, here, out));
-            }
-            continue;
-        }
-        SegmentId xattr_id = row.xattrs.empty() ? SegmentId{} : SegmentId::from(Sha256::of(row.xattrs));
-        if (row.type == EntryType::kDirectory) {
-            if (static_cast<std::uint16_t>(row.mode & 0777) != same->mode || xattr_id != same->xattrs) {
-                out.push_back({ChangeKind::kModeChanged, here, 0, 0, same->content, {}, true, false});
-            }
-            if (below)
-                CORAL_CHECK(status_dir(*below, TreeId::from(same->content), here, out));
-            else
-                CORAL_CHECK(diff_trees(repo, TreeId::from(same->content), TreeId::from(row.content.value_or(AnyId{})),
-                                       collect, here));
-            continue;
-        }
-        Change change{ChangeKind::kModified, here, same->size, row.size, same->content, {}, false, !row.complete};
-        if (row.type == EntryType::kSymlink)
-            change.new_content = Sha256::of(as_bytes(row.link));
-        else if (is_ready(row))
-            change.new_content = *row.content;
-        if (row.type != same->type)
-            change.kind = ChangeKind::kTypeChanged;
-        else if (change.new_content == same->content) {
-            bool same_mode =
-                row.type == EntryType::kSymlink || static_cast<std::uint16_t>(row.mode & 0777) == same->mode;
-            if (same_mode && xattr_id == same->xattrs) continue;
-            change.kind = ChangeKind::kModeChanged;
-        }
-        out.push_back(std::move(change));
-    }
-    for (; old != before->entries.end(); ++old) CORAL_CHECK(deleted(*old));
-    return {};
-}
-
-Result<StatusResult> Worktree::status() {
-    StatusResult result;
-    result.branch = branch_;
-    // What a file holds is known once it is ingested; until then it counts as changed. Small files are worth the wait.
-    impl_->wait_a_little();
-    result.commit = base_commit();
-    CORAL_TRY(auto base_tree, impl_->base_tree());
-    CORAL_TRY(auto snapshot, impl_->snapshot());
-    if (!snapshot->row.filled) {
-        if (snapshot->row.content) {
-            CORAL_CHECK(diff_trees(repo_, base_tree.value_or(TreeId{}), TreeId::from(*snapshot->row.content),
-                                   [&](const Change& change) -> Status {
-                                       result.changes.push_back(change);
-                                       return {};
-                                   }));
-        }
-    } else if (snapshot->row.dirty || !base_tree) {
-        CORAL_CHECK(impl_->status_dir(*snapshot, base_tree, "", result.changes));
-    }
-    // Sizes of files being written are ahead of their rows.
-    std::sort(result.changes.begin(), result.changes.end(),
-              [](const Change& a, const Change& b) { return a.path < b.path; });
+    CORAL_TRY(result.id, impl_->put_commit(options, tree, parent));
+    CORAL_CHECK(impl_->move_branch(options, *snapshot, parent, result.id));
+    impl_->reap_soon();
     return result;
 }
 

@@ -58,6 +58,22 @@ Result<std::vector<Row>> select_children(Database& db, Ino parent);
 Result<Ino> insert_row(Database& db, std::int64_t worktree, const Row& row);
 FileType file_type(EntryType type);
 
+// A dirty directory at one moment. Clean subdirectories stand in `rows` with their tree id only.
+struct DirSnapshot {
+    Row row;
+    std::vector<Row> rows;                            // sorted by name
+    std::vector<std::unique_ptr<DirSnapshot>> dirty;  // of the directories among rows, in their order
+    TreeId tree;                                      // set by build
+};
+
+// Its content is in the store, under the id that the row names.
+inline bool is_ready(const Row& row) {
+    return row.content && (!row.staging || row.ingested);
+}
+inline std::string join_names(const std::string& path, const std::string& name) {
+    return path.empty() ? name : path + "/" + name;
+}
+
 class Inode {
   public:
     Inode(Ino number, EntryType kind) : ino(number), type(kind) {}
@@ -190,7 +206,6 @@ struct Worktree::Impl {
     Status learn_tree(const TreeId& tree, std::size_t& budget);
 
     // ---- worktree_commit.cpp
-    struct DirSnapshot;
     Result<std::unique_ptr<DirSnapshot>> snapshot();
     Status snapshot_dir(Database& db, DirSnapshot& dir);
     using MayBeOpen = std::function<bool(const std::string& path)>;
@@ -198,15 +213,19 @@ struct Worktree::Impl {
                          const MayBeOpen& may_be_open);
     Result<std::optional<TreeEntry>> build_file(const Row& row, const TreeEntry* before, const std::string& path,
                                                 const MayBeOpen& may_be_open);
+    Result<TreeId> tree_of_commit(const CommitOptions& options, DirSnapshot& snapshot,
+                                  const std::optional<TreeId>& base_tree);
+    Result<CommitId> put_commit(const CommitOptions& options, const TreeId& tree_id,
+                                const std::optional<CommitId>& parent);
+    Status move_branch(const CommitOptions& options, const DirSnapshot& snapshot, const std::optional<CommitId>& parent,
+                       const CommitId& commit);
+    void reap_soon();
     Status wait_complete(const CommitOptions& options);
     bool open_for_writing(Ino ino);
     void count_writer(const InodePtr& inode, int by);
     void retry_failed();
     Status mark_clean(Database& db, const DirSnapshot& dir, bool& clean);
     Result<std::optional<TreeId>> base_tree();
-    Status status_dir(const DirSnapshot& dir, const std::optional<TreeId>& base_tree, const std::string& path,
-                      std::vector<Change>& changes_out);
-    Status status_added(const Row& row, const std::string& path, std::vector<Change>& changes_out);
 
     // ---- worktree_restore.cpp; ops_mutex held
     Result<std::uint64_t> restore_entry(const InodePtr& dir, const std::string& name, const TreeEntry* wanted,

@@ -242,6 +242,9 @@ TEST_F(WorktreeTest, StatusNamesEveryChange) {
 TEST_F(WorktreeTest, CommitOfPathsLeavesTheRestUncommitted) {
     put("a", as_bytes("a"));
     put("b", as_bytes("b"));
+    auto sub = tree_->make_directory(tree_->root(), "sub", 0755, 0, 0);
+    ASSERT_TRUE(sub);
+    put("sub/c", as_bytes("c"));
     commit("base");
     put("a", as_bytes("a2"));
     put("b", as_bytes("b2"));
@@ -255,8 +258,12 @@ TEST_F(WorktreeTest, CommitOfPathsLeavesTheRestUncommitted) {
     ASSERT_TRUE(status);
     ASSERT_EQ(status->changes.size(), 1u);
     EXPECT_EQ(status->changes[0].path, "b");
-    options.paths = {"no/such"};
-    EXPECT_FALSE(tree_->commit(options));
+    for (const char* path : {"nosuch", "no/such", "sub/nosuch", "sub/nosuch/c"}) {
+        options.paths = {path};
+        auto refused = tree_->commit(options);
+        ASSERT_FALSE(refused) << path;
+        EXPECT_EQ(refused.error().message, std::string(path) + ": matches no file");
+    }
 }
 
 TEST_F(WorktreeTest, CommitRefusesByNameWhatIsOpenUnlessTold) {
