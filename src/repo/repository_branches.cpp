@@ -6,11 +6,14 @@
 #include "repo/names.hpp"
 #include "repo/refs.hpp"
 #include "repo/state.hpp"
+#include "repo/worktree_lock.hpp"
 
 namespace coral::repo {
 namespace {
 
 constexpr std::string_view kHeads = "heads/";
+// An owner that has just been asked to leave may still be on its way out; others look whether the lock is free.
+constexpr auto kOwnerLeaves = std::chrono::seconds(2);
 
 std::string ref_of(const std::string& branch) {
     return std::string(kHeads) + branch;
@@ -54,6 +57,34 @@ Status delete_rows(Database& db, const std::string& name, std::vector<Uuid>& sta
     CORAL_CHECK(
         db.prepare("DELETE FROM inode WHERE worktree = (SELECT id FROM worktree WHERE branch = ?)").bind(name).run());
     return db.prepare("DELETE FROM worktree WHERE branch = ?").bind(name).run();
+}
+
+// A branch that nobody owns and whose name stays what it is, for as long as this lives.
+struct BranchHold {
+    Branch branch;
+    std::unique_ptr<File> worktree_lock;
+    NamesLock names_lock;
+
+    static Result<BranchHold> take(Repository& repo, const std::string& name);
+};
+
+Result<BranchHold> BranchHold::take(Repository& repo, const std::string& name) {
+    CORAL_TRY(Branch found, repo.branch(name));
+    CORAL_TRY(auto worktree_lock, lock_worktree(repo, found.worktree, kOwnerLeaves));
+    if (!worktree_lock) {
+        return make_error(Errc::kBusy,
+                          fmt::format("branch {}: another process owns it (a mount of {}?); unmount that, or wait for "
+                                      "the command to end",
+                                      name, repo.dir()));
+    }
+    // In this order, as in a commit: the owner takes the names' lock.
+    CORAL_TRY(NamesLock names, NamesLock::take(repo.os(), repo.dir()));
+    CORAL_TRY(Branch branch, repo.branch(name));
+    if (branch.worktree != found.worktree) {
+        return make_error(Errc::kConflict,
+                          fmt::format("branch {}: another one has just got this name; look and try again", name));
+    }
+    return BranchHold{std::move(branch), std::move(worktree_lock), std::move(names)};
 }
 
 }  // namespace
@@ -111,13 +142,16 @@ Status Repository::create_branch(const std::string& name, const std::optional<Co
 
 Status Repository::delete_branch(const std::string& name, const std::string& reason) {
     if (read_only_) return read_only_error(dir_);
-    CORAL_TRY(NamesLock lock, NamesLock::take(os_, dir_));
-    CORAL_TRY(Branch branch, this->branch(name));
-    CORAL_TRY(Head head, this->head());
-    if (head.branch == name) {
+    auto check_head = [&]() -> Status {
+        CORAL_TRY(Head head, this->head());
+        if (head.branch != name) return {};
         return make_error(Errc::kBusy,
                           fmt::format("{}: HEAD is on this branch; `coral checkout` another one first", name));
-    }
+    };
+    CORAL_CHECK(check_head());  // before any wait
+    CORAL_TRY(BranchHold hold, BranchHold::take(*this, name));
+    CORAL_CHECK(check_head());
+    const Branch& branch = hold.branch;
     std::vector<Uuid> staging;
     auto rows = [&](Database& db) { return delete_rows(db, name, staging); };
     if (branch.commit) {
@@ -132,14 +166,16 @@ Status Repository::delete_branch(const std::string& name, const std::string& rea
         if (!removed && removed.error().code != Errc::kNotFound) log_warn("{}", removed.error().message);
     }
     (void)os_.remove_dir(fmt::format("{}/staging/{}", dir_, branch.worktree.text()));  // there if ever it was opened
+    remove_worktree_lock(*this, branch.worktree);
     return {};
 }
 
 Status Repository::rename_branch(const std::string& from, const std::string& to) {
     if (read_only_) return read_only_error(dir_);
     if (!valid_branch_name(to)) return make_error(Errc::kInvalid, fmt::format("'{}': not a valid branch name", to));
-    CORAL_TRY(NamesLock lock, NamesLock::take(os_, dir_));
-    CORAL_TRY(Branch branch, this->branch(from));
+    // An owner would go on committing to the old name.
+    CORAL_TRY(BranchHold hold, BranchHold::take(*this, from));
+    const Branch& branch = hold.branch;
     CORAL_CHECK(state_->read([&](Database& db) -> Status {
         CORAL_TRY(bool there, branch_exists(db, to));
         if (there) return make_error(Errc::kExists, fmt::format("{}: a branch of this name exists already", to));

@@ -9,6 +9,7 @@
 
 #include "coral/base/log.hpp"
 #include "repo/worktree_impl.hpp"
+#include "repo/worktree_lock.hpp"
 
 namespace coral::repo {
 namespace {
@@ -51,34 +52,49 @@ Status Worktree::Impl::load(const std::string& branch) {
     CORAL_TRY(Branch found, repo.branch(branch));
     tree.branch_ = branch;
     tree.uuid_ = found.worktree;
-    CORAL_TRY(lock_file, repo.os().open(lock_path(repo, tree.uuid_), OpenMode::kOpenOrCreate));
-    CORAL_TRY(bool mine, lock_file->try_lock(true));
-    if (!mine) {
+    CORAL_TRY(lock_file, lock_worktree(repo, tree.uuid_));
+    if (!lock_file) {
         return make_error(Errc::kBusy,
                           fmt::format("branch {}: another process owns it (a mount of {}?)", branch, repo.dir()));
     }
+    CORAL_CHECK(load_row());
     staging_dir = fmt::format("{}/staging/{}", repo.dir(), tree.uuid_.text());
     if (!repo.os().exists(staging_dir)) {
         CORAL_CHECK(repo.os().make_dir(staging_dir));
         CORAL_CHECK(repo.os().sync_dir(path_parent(staging_dir)));
     }
-    std::optional<Row> root;
-    CORAL_CHECK(state.read([&](Database& db) -> Status {
-        Statement st = db.prepare("SELECT id, root, base_commit FROM worktree WHERE uuid=?");
-        st.bind(tree.uuid_);
-        CORAL_TRY(bool there, st.step());
-        if (!there) return make_error(Errc::kNotFound, fmt::format("branch {}: it has just been deleted", branch));
-        row_id = st.integer(0);
-        if (!st.is_null(2)) base = st.id<CommitId>(2);
-        CORAL_TRY(root, select_ino(db, st.unsigned_integer(1)));
-        return {};
-    }));
-    if (!root)
-        return make_error(Errc::kCorrupt, fmt::format("branch {}: state.db has no root directory for it", branch));
-    CORAL_TRY(tree.root_, inode_of(*root, changes));
     CORAL_CHECK(heal());
     ingest_thread = std::thread([this] { ingest_loop(); });
     reap_thread = std::thread([this] { reap_loop(); });
+    return {};
+}
+
+// Under the lock: who deletes or renames a branch holds it, too.
+Status Worktree::Impl::load_row() {
+    const std::string& branch = tree.branch_;
+    bool there = false;
+    std::string now;
+    std::optional<Row> root;
+    CORAL_CHECK(state.read([&](Database& db) -> Status {
+        Statement st = db.prepare("SELECT id, root, base_commit, branch FROM worktree WHERE uuid=?");
+        st.bind(tree.uuid_);
+        CORAL_TRY(there, st.step());
+        if (!there) return {};
+        row_id = st.integer(0);
+        if (!st.is_null(2)) base = st.id<CommitId>(2);
+        now = st.text(3);
+        CORAL_TRY(root, select_ino(db, st.unsigned_integer(1)));
+        return {};
+    }));
+    if (!there) {
+        remove_worktree_lock(repo, tree.uuid_);  // we have just made it anew
+        return make_error(Errc::kNotFound, fmt::format("branch {}: it has just been deleted", branch));
+    }
+    if (now != branch)
+        return make_error(Errc::kNotFound, fmt::format("branch {}: it has just been renamed to {}", branch, now));
+    if (!root)
+        return make_error(Errc::kCorrupt, fmt::format("branch {}: state.db has no root directory for it", branch));
+    CORAL_TRY(tree.root_, inode_of(*root, changes));
     return {};
 }
 

@@ -147,6 +147,7 @@ struct Worktree::Impl {
 
     // ---- worktree.cpp
     Status load(const std::string& branch);
+    Status load_row();
     Status heal();
     Status heal_row(const Row& row, std::vector<Ino>& ready);
     Status drop_stray_staging();

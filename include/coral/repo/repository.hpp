@@ -110,9 +110,10 @@ class Repository {
     Result<Branch> branch(const std::string& name);  // kNotFound names it
     // A new branch at `commit` (or unborn). kExists; kInvalid for a bad name or one that is a folder of another branch.
     Status create_branch(const std::string& name, const std::optional<CommitId>& commit, const std::string& reason);
-    // Its ref, its worktree rows and staging go. The caller owns the worktree (or nobody does) and has checked for
-    // changes.
+    // Its ref, its worktree rows, staging and lock file go. The caller has checked for changes. kBusy while anybody
+    // owns the worktree, this process included: it must have been given back.
     Status delete_branch(const std::string& name, const std::string& reason);
+    // kBusy while anybody owns the worktree: owners commit to the name under which they opened it.
     Status rename_branch(const std::string& from, const std::string& to);
 
     // Revision grammar: HEAD, branch, tag, full or unambiguous short id (≥ 4 hex), then ~n and ^n in any order.
