@@ -94,8 +94,8 @@ std::unique_ptr<control::Client> find_daemon(repo::Repository& repository, contr
     return nullptr;
 }
 
-void tell_branches_changed(Context& context, repo::Repository& repository) {
-    auto daemon = find_daemon(repository);
+void tell_branches_changed(Context& context, repo::Repository& repository, std::unique_ptr<control::Client> daemon) {
+    if (!daemon) daemon = find_daemon(repository);
     if (!daemon) return;
     auto told = daemon->branches_changed();
     if (!told) context.out.warn(fmt::format("the daemon has not taken the change in yet: {}", told.error().message));

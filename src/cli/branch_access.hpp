@@ -19,7 +19,8 @@ class BranchAccess {
   public:
     static Result<BranchAccess> open(Context& context, const std::string& branch);
 
-    control::Client* daemon() const { return client_.get(); }  // null: the worktree is this process's
+    // For what is done without the branch's files; null: the worktree is this process's.
+    std::unique_ptr<control::Client> take_daemon() { return std::move(client_); }
     Result<repo::StatusResult> status();
     Result<repo::CommitResult> commit(const repo::CommitOptions& options);
     Result<std::uint64_t> restore(const TreeId& source, const std::vector<std::string>& paths);
@@ -38,7 +39,10 @@ Result<repo::StatusResult> branch_status(Context& context, const std::string& br
 
 // Any daemon that serves this repository; null when there is none.
 std::unique_ptr<control::Client> find_daemon(repo::Repository& repository, control::DaemonInfo* info = nullptr);
-// Tells it, if there is one, that branches came, went or got another name. What it cannot do is only a warning.
-void tell_branches_changed(Context& context, repo::Repository& repository);
+// Tells `daemon`, else any that there is, that branches came, went or got another name. What it cannot do is only a
+// warning. A daemon that has released its only branch is found by nobody any more, so whoever asked it for that names
+// it.
+void tell_branches_changed(Context& context, repo::Repository& repository,
+                           std::unique_ptr<control::Client> daemon = nullptr);
 
 }  // namespace coral::cli

@@ -4,16 +4,34 @@
 #include <fmt/format.h>
 
 #include "cli/system.hpp"
+#include "cli/text.hpp"
 #include "coral/base/os.hpp"
 
 namespace coral::cli {
+namespace {
+
+// The shell stands in a directory that has no path any more; the mount may still know it.
+Error no_current_dir(Error error) {
+    auto branch = get_xattr(".", "user.coral.branch");
+    error.code = Errc::kInvalid;  // fatal, not a "no"
+    if (branch && *branch) {
+        return make_error(Errc::kInvalid, fmt::format("the current directory has another path now, in branch {}: go "
+                                                      "there with `cd`",
+                                                      quote_name(**branch)));
+    }
+    error.message += "; go to one that exists with `cd`";
+    return error;
+}
+
+}  // namespace
 
 Result<const Place*> Context::place() {
     if (place_) return &*place_;
     std::string directory = environment("CORAL_DIR");
     if (directory_given_ || directory.empty()) {
-        CORAL_TRY(std::string here, current_dir());
-        CORAL_TRY(place_, find_place(here));
+        auto here = current_dir();
+        if (!here) return no_current_dir(std::move(here).error());
+        CORAL_TRY(place_, find_place(*here));
         return &*place_;
     }
     CORAL_TRY(Place named, find_place(directory));

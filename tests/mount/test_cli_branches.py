@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from driver import FATAL, NO, USAGE, Repo, assert_same_tree, errno_of, opened
+from driver import FATAL, NO, USAGE, Repo, assert_same_tree, changes, errno_of, opened
 
 
 def test_branches_are_seen_at_once(three: tuple[Repo, list[str]]) -> None:
@@ -36,6 +38,87 @@ def test_branches_are_seen_at_once(three: tuple[Repo, list[str]]) -> None:
     assert set(os.listdir(repo.mnt / "branches")) == {"exp", "main"}
     repo.run("branch", "exp", expect=FATAL)
     repo.run("branch", "-d", "main", expect=FATAL)
+
+
+def test_renaming_the_only_branch(mounted: Repo) -> None:
+    """A daemon that has let go of all that it serves must still hear of the new name: nothing here waits."""
+    repo = mounted
+    (repo.main / "file").write_bytes(b"one")
+    first = repo.commit("one")
+    (repo.main / "later").write_bytes(b"not committed")
+    with opened(repo.main, os.O_PATH) as here:  # as a shell stands there
+        repo.run("branch", "-m", "main", "new/name")
+        assert os.listdir(repo.mnt / "branches") == ["new"] and os.listdir(repo.mnt / "branches/new") == ["name"]
+        assert errno_of(os.stat, repo.main) == 2
+        assert os.readlink(repo.mnt / "HEAD") == "branches/new/name"
+        folder = repo.branch("new/name")
+        assert os.getxattr(folder, "user.coral.branch") == b"new/name"
+        (folder / "more").write_bytes(b"by its new name")
+        with opened(f"/proc/self/fd/{here}/standing", os.O_CREAT | os.O_WRONLY) as file:
+            os.write(file, b"by who stood there")
+    expected = {"later": "added", "more": "added", "standing": "added"}
+    assert changes(repo.coral.json("status", cwd=folder)["changes"]) == expected
+    second = repo.commit("two", branch="new/name")
+    assert repo.branches() == {"new/name": second} and repo.current_branch() == "new/name"
+    assert repo.log()[0]["parents"] == [first]
+    assert b"main" not in repo.run("branch").stdout
+    repo.run("branch", "-m", "main")  # of the current branch, and back: nothing of the old name is in the way
+    assert (repo.main / "standing").read_bytes() == b"by who stood there"
+    repo.kill()
+    repo.heal()
+    assert repo.branches() == {"main": second} and repo.status() == {}
+    assert len(list((repo.path / "run").glob("*.owner"))) == 1
+
+
+def test_renaming_where_one_stands(mounted: Repo) -> None:
+    """The shell's directory gets its new path; one that has none any more is named as the cause."""
+    repo, coral = mounted, mounted.coral.bin / "coral"
+
+    def shell(script: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            ["sh", "-c", script], cwd=repo.main, env=repo.coral.environment, capture_output=True, check=False
+        )
+
+    (repo.main / "file").write_bytes(b"x")
+    done = shell(f"mkdir d && cd d && rmdir ../d && {coral} status")
+    assert done.returncode == FATAL and b"directory" in done.stderr and b"`cd`" in done.stderr, done.stderr
+    done = shell(f"{coral} branch -m renamed && {coral} commit -q -m one && /bin/pwd -P && echo x > more")
+    assert done.returncode == 0 and done.stdout.strip() == os.fsencode(repo.branch("renamed")), done
+    assert repo.branches() == {"renamed": repo.rev_parse("renamed")} and repo.status() == {"more": "added"}
+
+
+def test_renaming_is_refused_while_files_are_open(three: tuple[Repo, list[str]]) -> None:
+    repo, commits = three
+    with opened(repo.main / "config.json", os.O_RDONLY):
+        assert b"open" in repo.run("branch", "-m", "main", "new", expect=FATAL).stderr
+        assert repo.branches() == {"main": commits[2]}
+    (repo.main / "config.json").write_text("still writable")
+
+
+def test_renaming_without_a_mount(repo: Repo, source: Path) -> None:
+    (source / "file").write_bytes(b"one")
+    repo.run("add", source / "file")
+    repo.run("branch", "-m", "main", "unborn")
+    repo.run("commit", "-m", "one")
+    assert repo.branches() == {"unborn": repo.rev_parse("HEAD")}
+    repo.run("branch", "-m", "named")
+    repo.mount()
+    assert (repo.branch("named") / "file").read_bytes() == b"one"
+    (repo.branch("named") / "file").write_bytes(b"two")
+    repo.commit("two", branch="named")
+    repo.umount()
+    assert repo.branches() == {"named": repo.rev_parse("named")} and len(repo.log()) == 2
+
+
+def test_a_deleted_branch_leaves_no_files(three: tuple[Repo, list[str]]) -> None:
+    repo, _ = three
+    before = sorted(p.name for p in (repo.path / "run").iterdir())
+    for remove in (lambda: repo.run("branch", "-d", "exp"), lambda: os.rmdir(repo.branch("exp"))):
+        repo.run("branch", "exp")
+        assert len(os.listdir(repo.branch("exp"))) > 0  # the daemon owns it, and says so
+        remove()
+        assert sorted(p.name for p in (repo.path / "run").iterdir()) == before
+        assert len(list((repo.path / "staging").iterdir())) == 1
 
 
 def test_deleting_a_branch_keeps_what_is_not_committed(three: tuple[Repo, list[str]]) -> None:

@@ -8,6 +8,7 @@
 #include "cli/json.hpp"
 #include "cli/revision.hpp"
 #include "cli/text.hpp"
+#include "coral/base/os.hpp"
 
 namespace coral::cli {
 namespace {
@@ -61,15 +62,17 @@ Status check_unchanged(Context& context, const std::string& name, const repo::St
                                   quote_name(status.changes.front().path)));
 }
 
-// The daemon that serves the branch lets it go first; this process's own hold on it ends with `access`.
-Status let_go(Context& context, const std::string& name, bool check) {
+// The daemon that serves the branch lets it go first; this process's own hold on it ends with `access`. Gives back that
+// daemon, or null: it takes the branch no more until it is told of the change, or ten seconds have passed.
+Result<std::unique_ptr<control::Client>> let_go(Context& context, const std::string& name, bool check) {
     CORAL_TRY(BranchAccess access, BranchAccess::open(context, name));
     if (check) {
         CORAL_TRY(repo::StatusResult status, access.status());
         CORAL_CHECK(check_unchanged(context, name, status));
     }
-    if (control::Client* daemon = access.daemon()) return daemon->release_branch(name);
-    return {};
+    auto daemon = access.take_daemon();
+    if (daemon) CORAL_CHECK(daemon->release_branch(name));
+    return daemon;
 }
 
 Result<int> remove(Context& context) {
@@ -81,15 +84,20 @@ Result<int> remove(Context& context) {
             return make_error(Errc::kBusy, fmt::format("{}: HEAD is on this branch; `coral checkout` another one first",
                                                        quote_name(name)));
         }
-        CORAL_CHECK(let_go(context, name, true));
+        CORAL_TRY(auto daemon, let_go(context, name, true));
         auto deleted = repository->delete_branch(name, "branch: deleted");
-        tell_branches_changed(context, *repository);
+        tell_branches_changed(context, *repository, std::move(daemon));
         CORAL_CHECK(deleted);
         if (context.arguments.has("quiet")) continue;
         context.out.print("Deleted branch {}{}\n", quote_name(name),
                           branch.commit ? fmt::format(" (it was at {})", branch.commit->hex()) : "");
     }
     return kOk;
+}
+
+// A shell that stands in the branch goes along: the kernel moves its directory once the new path is looked up.
+void look_up(const control::DaemonInfo& daemon, const std::string& branch) {
+    (void)real_os().stat(path_join(daemon.mount_point, "branches/" + branch));
 }
 
 Result<int> rename(Context& context) {
@@ -107,10 +115,15 @@ Result<int> rename(Context& context) {
     auto there = repository->branch(to);
     if (there)
         return make_error(Errc::kExists, fmt::format("{}: a branch of this name exists already", quote_name(to)));
-    CORAL_CHECK(let_go(context, from, false));
+    CORAL_TRY(auto daemon, let_go(context, from, false));
+    std::optional<control::DaemonInfo> serves;
+    if (daemon) {
+        CORAL_TRY(serves, daemon->info());
+    }
     auto renamed = repository->rename_branch(from, to);
-    tell_branches_changed(context, *repository);
+    tell_branches_changed(context, *repository, std::move(daemon));
     CORAL_CHECK(renamed);
+    if (serves) look_up(*serves, to);
     return kOk;
 }
 
