@@ -223,7 +223,7 @@ int run_daemon(const std::string& repository, const std::string& mount_point, co
     if (Status status = daemon.set_up(); status) {
         exit_status = daemon.serve();
     } else {
-        log_error("{}", status.error().message);
+        if (starter.in_background()) log_error("{}", status.error().message);  // else it would be said twice
         starter.report_failure(status.error().message);
     }
     daemon.shut_down();

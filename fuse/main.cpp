@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <exception>
 
 #include "coral/base/os.hpp"
 #include "daemon.hpp"
 #include "mount_point.hpp"
+#include "startup.hpp"
 
 namespace {
 
@@ -51,11 +51,12 @@ Status start(const std::string& repository_argument, const std::string& mount_ar
 
 int main(int argc, char** argv) {
     CLI::App app{"Serves a CoralFS repository as a filesystem. `coral mount` calls it."};
-    bool foreground = false, debug = false;
+    bool foreground = false, debug = false, from_coral = false;
     std::vector<std::string> words;
     std::string repository, mount_point;
     app.add_flag("-f,--foreground", foreground, "stay in the foreground, log to standard error");
     app.add_flag("-d,--debug", debug, "log every request (implies -f)");
+    app.add_flag("--from-coral", from_coral, "what `coral mount` calls it with: errors are said in its name");
     app.add_option("-o", words, "mount options")->allow_extra_args(false);
     app.add_option("REPOSITORY", repository, "the repository's directory")->required();
     app.add_option("MOUNTPOINT", mount_point, "an empty directory")->required();
@@ -64,8 +65,12 @@ int main(int argc, char** argv) {
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& e) {
-        return app.exit(e) == 0 ? 0 : 129;
+        if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+        print_error(fmt::format("{} (see coralfs --help)", e.what()));
+        return 129;
     }
+    if (from_coral) called_by_coral();
+    const int failure = from_coral ? 128 : 1;  // `coral mount -f` is this very process
     try {
         MountOptions options;
         Status status;
@@ -75,10 +80,11 @@ int main(int argc, char** argv) {
         options.debug = options.debug || debug;
         int exit_status = 1;
         if (status) status = start(repository, mount_point, options, foreground || debug, exit_status);
-        if (status) return exit_status;
-        std::fprintf(stderr, "coralfs: %s\n", status.error().message.c_str());
+        if (status && exit_status == 0) return 0;
+        if (status) return failure;  // said already
+        print_error(status.error().message);
     } catch (const std::exception& e) {
-        std::fprintf(stderr, "coralfs: %s\n", e.what());
+        print_error(e.what());
     }
-    return 1;
+    return failure;
 }

@@ -65,7 +65,10 @@ Status refuse_live_mount(const MountEntry& top, const std::string& path, const s
                          const MountOptions& options) {
     if (top.type != "fuse.coral") return {};  // anything else may be covered, as with any mount
     if (top.source == source_name(options, repository))
-        return make_error(Errc::kExists, fmt::format("{}: already mounted from {}", path, top.source));
+        return make_error(
+            Errc::kExists,
+            fmt::format("{}: {} is mounted there already; use it as it is, or unmount it first with: coral umount {}",
+                        path, top.source, path));
     return make_error(Errc::kBusy, fmt::format("{}: {} is mounted there; unmount it first with: coral umount {}", path,
                                                top.source, path));
 }
@@ -190,7 +193,8 @@ Status prepare_mount_point(const std::string& path, const std::string& repositor
     // The daemon opens the repository's files by path: covered by its own mount it would wait for itself.
     if (repository == path || repository.starts_with(path == "/" ? path : path + "/"))
         return make_error(Errc::kInvalid,
-                          fmt::format("{}: the repository {} lies in it and would be hidden", path, repository));
+                          fmt::format("{}: the repository {} lies in it and would be hidden; choose another directory",
+                                      path, repository));
     return check_directory(path, options);
 }
 

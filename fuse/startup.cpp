@@ -26,6 +26,8 @@ namespace {
 constexpr int kStartMs = 30'000;
 constexpr char kReady = 'R', kFailed = 'E';
 
+const char* program_name = "coralfs";  // as the user knows it; set before there is any thread
+
 int left_ms(std::int64_t deadline_ns) {
     std::int64_t left = (deadline_ns - monotonic_ns()) / 1'000'000;
     return left < 0 ? 0 : static_cast<int>(left);
@@ -50,8 +52,7 @@ std::string listen(int fd, std::int64_t deadline, bool& timed_out) {
 }
 
 [[noreturn]] void fail(const std::string& message) {
-    std::fprintf(stderr, "coralfs: %s\n", message.c_str());
-    std::fflush(stderr);
+    print_error(message);
     ::_exit(1);
 }
 
@@ -89,11 +90,22 @@ sigset_t termination_signals() {
 
 }  // namespace
 
-void Starter::report_failure(const std::string& message) {
-    if (fd_ < 0) {
-        std::fprintf(stderr, "coralfs: %s\n", message.c_str());
-        return;
+void called_by_coral() {
+    program_name = "coral";
+}
+
+void print_error(const std::string& message) {
+    std::string line = fmt::format("{}: error: {}\n", program_name, message);
+    // Paths are what strangers named them: a line stays a line, and no terminal is told anything.
+    for (char& c : line) {
+        if (static_cast<unsigned char>(c) < 0x20 && &c != &line.back()) c = '?';
     }
+    std::fwrite(line.data(), 1, line.size(), stderr);
+    std::fflush(stderr);
+}
+
+void Starter::report_failure(const std::string& message) {
+    if (fd_ < 0) return print_error(message);
     std::string text = kFailed + message;
     (void)!::write(fd_, text.data(), text.size());
     ::close(std::exchange(fd_, -1));

@@ -8,6 +8,11 @@
 
 namespace coral::fuse {
 
+// On standard error, one line, as `coralfs: error: …`; after called_by_coral() as `coral: error: …`, since that is what
+// the user has called.
+void print_error(const std::string& message);
+void called_by_coral();
+
 // The child's end of the pipe to the waiting parent. In the foreground there is no parent, and nothing is sent.
 class Starter {
   public:

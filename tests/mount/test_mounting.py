@@ -11,16 +11,46 @@ from driver import FATAL, NO, Repo, opened, wait_for
 
 
 def test_mount_reports_what_is_wrong(repo: Repo, place: Path) -> None:
-    for arguments in (
-        [repo.path, place / "missing"],
-        [place / "no-repository", repo.mnt],
-        [place, repo.mnt],
-        [repo.path, repo.path / "FORMAT"],
-    ):
-        done = repo.coral.run("mount", *arguments, expect=(NO, FATAL))
-        assert done.stderr and not repo.coral.daemons(), arguments
+    """Once, in one line, in the name of the program that was called: what, why, and what to do."""
+    (place / "full").mkdir()
+    (place / "full" / "file").touch()
+    (place / "damaged").mkdir()
+    (place / "damaged" / "FORMAT").write_text("junk")
+    wrong: list[tuple[list[str | Path], str, str]] = [
+        ([repo.path, place / "missing"], "missing", "mkdir"),
+        ([place / "no-repository", repo.mnt], "no-repository", "coral init"),
+        ([place, repo.mnt], str(place), "coral init"),
+        ([repo.path, repo.path / "FORMAT"], "FORMAT", "empty directory"),
+        ([repo.path, place / "full"], "full", "nonempty"),
+        ([repo.path, place], "models.coral", "another directory"),
+        ([place / "damaged", repo.mnt], "FORMAT", "backup"),
+        (["-o", "nosuch", repo.path, repo.mnt], "nosuch", "--help"),
+        (["-o", "threads=many", repo.path, repo.mnt], "threads", "number"),
+    ]
+    for arguments, cause, fix in wrong:
+        for words in (arguments, ["-f", *arguments]):
+            said = repo.coral.run("mount", *words, expect=FATAL).stderr.decode()
+            assert said.startswith("coral: error: ") and said.count("error: ") == said.count("\n") == 1, said
+            assert "coralfs:" not in said and cause in said and fix in said, said
+            assert not repo.coral.daemons(), arguments
     assert not repo.mounted()
     repo.coral.run("umount", repo.mnt, expect=(NO, FATAL))
+
+
+def test_mounting_twice_is_refused(mounted: Repo, place: Path) -> None:
+    other = Repo(mounted.coral, place / "home")
+    for path in (mounted.path, other.path):
+        said = mounted.coral.run("mount", path, mounted.mnt, expect=FATAL).stderr.decode()
+        assert said.startswith("coral: error: ") and "is mounted there" in said and "coral umount" in said, said
+    assert len(mounted.coral.daemons()) == 1
+
+
+def test_the_daemon_by_itself_speaks_in_its_own_name(repo: Repo, place: Path) -> None:
+    for words in ([repo.path, place / "missing\nline"], [repo.path], ["--nosuch", repo.path, repo.mnt]):
+        command = [repo.coral.bin / "coralfs", *words]
+        done = subprocess.run(command, env=repo.coral.environment, capture_output=True, text=True, check=False)
+        assert done.returncode != 0 and done.stdout == ""
+        assert done.stderr.startswith("coralfs: error: ") and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_umount_with_open_files(mounted: Repo) -> None:

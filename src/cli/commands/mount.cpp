@@ -58,7 +58,7 @@ Result<int> run(Context& context) {
         return make_error(Errc::kInvalid,
                           "the daemon `coralfs` is neither beside `coral` nor in PATH; install both programs");
     }
-    std::vector<std::string> words;
+    std::vector<std::string> words{"--from-coral"};
     if (context.arguments.has("foreground")) words.push_back("-f");
     for (const std::string& options : context.arguments.values("options")) {
         words.push_back("-o");
