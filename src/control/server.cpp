@@ -22,6 +22,7 @@ namespace {
 
 constexpr std::size_t kMaxConnections = 64;
 constexpr auto kHeartbeat = std::chrono::seconds(2);
+constexpr auto kLastAnswers = std::chrono::milliseconds(kPeerTimeoutMs);  // for clients to take them
 
 class SocketServer final : public Server {
   public:
@@ -45,6 +46,9 @@ class SocketServer final : public Server {
         std::unique_lock lock(mutex_);
         draining_ = true;
         idle_.wait(lock, [this] { return running_ == 0; });
+        // A daemon that left before its answer did would seem to have failed. Not for ever: a client may be stopped.
+        if (!idle_.wait_for(lock, kLastAnswers, [this] { return answering_ == 0; }))
+            log_warn("control: {} clients do not take their answers", answering_);
     }
 
   private:
@@ -114,8 +118,27 @@ class SocketServer final : public Server {
         }
     }
 
+    // From a request to the end of its answer: drain waits for it.
+    class Answering {
+      public:
+        explicit Answering(SocketServer& server) : server_(server) {
+            std::lock_guard lock(server_.mutex_);
+            ++server_.answering_;
+        }
+        ~Answering() {
+            std::lock_guard lock(server_.mutex_);
+            if (--server_.answering_ == 0) server_.idle_.notify_all();
+        }
+        Answering(const Answering&) = delete;
+        Answering& operator=(const Answering&) = delete;
+
+      private:
+        SocketServer& server_;
+    };
+
     // False when the connection is of no more use.
     bool answer(LineChannel& channel, const std::string& line, bool& stopped) {
+        Answering answering(*this);
         auto request = parse_line(line);
         // What is not even an object comes from no client of ours: there is no telling where its next line begins.
         if (!request) {
@@ -174,10 +197,11 @@ class SocketServer final : public Server {
     UniqueFd listener_, wake_;
     std::thread acceptor_;
     std::list<Connection> connections_;  // touched by the acceptor only, and by the destructor after it
-    std::mutex mutex_;                   // guards draining_ and running_; never held while a command runs
+    std::mutex mutex_;                   // guards the numbers below; never held while a command runs
     std::condition_variable idle_;
     bool draining_ = false;
-    std::size_t running_ = 0;
+    std::size_t running_ = 0;    // commands
+    std::size_t answering_ = 0;  // requests that were read and are not answered to the end
 };
 
 }  // namespace

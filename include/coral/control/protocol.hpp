@@ -56,10 +56,11 @@ class Server {
     // Listens on a socket under the runtime directory ($XDG_RUNTIME_DIR/coral, else /run/user/<uid>/coral, else
     // /tmp/coral-<uid>, 0700), short enough for sun_path.
     static Result<std::unique_ptr<Server>> start(Service& service);
-    virtual ~Server() = default;  // stops accepting, waits for running commands, removes the socket
+    virtual ~Server() = default;  // drains, stops accepting, removes the socket
     virtual const std::string& socket_path() const = 0;
-    // Refuses new commands (kBusy) and waits for the running ones. A client that asked to stop stays connected until
-    // the destructor, and so learns when the daemon has given everything back.
+    // Refuses new commands (kBusy), waits for the running ones and, for 10 s at most, until their answers are sent. A
+    // client that asked to stop stays connected until the destructor, and so learns when the daemon has given
+    // everything back.
     virtual void drain() = 0;
 };
 

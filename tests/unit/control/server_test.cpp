@@ -22,7 +22,12 @@ using namespace std::chrono_literals;
 
 class FakeService final : public Service {
   public:
-    Result<DaemonInfo> info() override { return DaemonInfo{42, "/mnt/\xff", "/r,\n", "1", 7, 8}; }
+    Result<DaemonInfo> info() override {
+        DaemonInfo info{42, "/mnt/\xff", "/r,\n", "1", 7, 8};
+        info.version.append(more_bytes, 'x');
+        ++infos;
+        return info;
+    }
     Result<std::shared_ptr<repo::Worktree>> worktree(const std::string& branch) override {
         asked = branch;
         return make_error(Errc::kNotFound, "no branch " + branch);
@@ -43,7 +48,8 @@ class FakeService final : public Service {
     void settle() override { ++settled; }
 
     std::string asked;
-    std::atomic<int> changes{0}, stops{0}, settled{0}, delay_ms{0};
+    std::atomic<int> infos{0}, changes{0}, stops{0}, settled{0}, delay_ms{0};
+    std::atomic<std::size_t> more_bytes{0};
     std::atomic<bool> refuse_stop{false};
 };
 
@@ -282,6 +288,37 @@ TEST_F(ServerTest, DestructorWaitsForRunningCommands) {
     std::this_thread::sleep_for(100ms);
     server_.reset();
     EXPECT_EQ(service_.changes, 1);
+}
+
+// More than a socket's buffer holds: the answer is half way when the server ends.
+TEST_F(ServerTest, DestructorWaitsForAnswersToBeTaken) {
+    service_.more_bytes = 8 << 20;
+    LineChannel channel = raw();
+    ASSERT_TRUE(channel.write_line(R"({"command":"info"})").ok());
+    for (int i = 0; i < 500 && !service_.infos; ++i) std::this_thread::sleep_for(10ms);
+    ASSERT_EQ(service_.infos, 1);
+    std::thread ender([&] { server_.reset(); });
+    std::this_thread::sleep_for(300ms);
+    auto answer = channel.read_line(5000);
+    ender.join();
+    ASSERT_TRUE(answer.ok()) << answer.error().message;
+    EXPECT_GT(answer->size(), std::size_t{8 << 20});
+}
+
+TEST_F(ServerTest, StopIsAnsweredThoughTheServerEndsAtOnce) {
+    for (int round = 0; round < 100; ++round) {
+        std::thread ender([&] {
+            while (!service_.stops) std::this_thread::yield();
+            server_.reset();
+        });
+        auto stopped = client()->stop();
+        ender.join();
+        ASSERT_TRUE(stopped.ok()) << "round " << round << ": " << stopped.error().message;
+        service_.stops = 0;
+        auto again = Server::start(service_);
+        ASSERT_TRUE(again.ok());
+        server_ = std::move(*again);
+    }
 }
 
 TEST_F(ServerTest, DrainedServerRefuses) {
