@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "control/server.hpp"
+
 #include <fmt/format.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -26,8 +28,12 @@ constexpr auto kLastAnswers = std::chrono::milliseconds(kPeerTimeoutMs);  // for
 
 class SocketServer final : public Server {
   public:
-    SocketServer(Service& service, std::string path, UniqueFd listener, UniqueFd wake)
-        : service_(service), path_(std::move(path)), listener_(std::move(listener)), wake_(std::move(wake)) {
+    SocketServer(uid_t owner, Service& service, std::string path, UniqueFd listener, UniqueFd wake)
+        : owner_(owner),
+          service_(service),
+          path_(std::move(path)),
+          listener_(std::move(listener)),
+          wake_(std::move(wake)) {
         acceptor_ = std::thread([this] { accept_all(); });
     }
 
@@ -93,15 +99,10 @@ class SocketServer final : public Server {
         }
     }
 
-    // Only this user and root: the directory's mode says so already, but /tmp and copied sockets make one wish for
-    // both.
-    bool may_connect(const LineChannel& channel) const {
-        auto uid = channel.peer_uid();
-        return uid && (*uid == ::geteuid() || *uid == 0);
-    }
-
     void serve(LineChannel& channel) {
-        if (!may_connect(channel)) {
+        // The directory's mode says so already, but /tmp and copied sockets make one wish for both.
+        auto peer = channel.peer_uid();
+        if (!peer || !may_connect(*peer, owner_)) {
             log_warn("control: a connection by another user was refused");
             (void)channel.write_line(to_json(make_error(Errc::kAccess, "the daemon belongs to another user")).dump());
             return;
@@ -192,6 +193,7 @@ class SocketServer final : public Server {
         }
     }
 
+    const uid_t owner_;
     Service& service_;
     const std::string path_;
     UniqueFd listener_, wake_;
@@ -207,6 +209,10 @@ class SocketServer final : public Server {
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::start(Service& service) {
+    return start_server_of(::geteuid(), service);
+}
+
+Result<std::unique_ptr<Server>> start_server_of(uid_t owner, Service& service) {
     std::string dir = runtime_dir();
     CORAL_CHECK(make_runtime_dir(dir));
     remove_dead_sockets(dir);
@@ -218,7 +224,7 @@ Result<std::unique_ptr<Server>> Server::start(Service& service) {
         ::unlink(path.c_str());
         return errno_error(errno, "eventfd");
     }
-    return std::unique_ptr<Server>(new SocketServer(service, path, std::move(listener), std::move(wake)));
+    return std::unique_ptr<Server>(new SocketServer(owner, service, path, std::move(listener), std::move(wake)));
 }
 
 }  // namespace coral::control
