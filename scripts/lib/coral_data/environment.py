@@ -19,6 +19,8 @@ TRAINING = ("numpy", "safetensors", "transformers")
 TESTS = (*TRAINING, "accelerate", "lightning", "pytest", "pytest-timeout")
 LEVELS = {"training": TRAINING, "tests": TESTS}
 CUDA = re.compile(r"^(nvidia|cuda|triton)\b", re.IGNORECASE)
+# What pip says on its way, before it ends with a mere "No matching distribution found": the first pattern is the better one.
+CAUSES = ("Could not fetch URL", "after connection broken by")
 
 
 def pip(venv: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -28,6 +30,14 @@ def pip(venv: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def last_lines(text: str, count: int = 6) -> str:
     return "\n".join([line for line in text.strip().splitlines() if not line.startswith("WARNING")][-count:])
+
+
+def why(pip_run: subprocess.CompletedProcess[str]) -> str:
+    """The last lines of a pip that failed, after the one that names the cause. Not for --quiet, which leaves that out."""
+    lines = (pip_run.stdout + "\n" + pip_run.stderr).splitlines()
+    named = [[line.strip() for line in lines if cause in line] for cause in CAUSES]
+    cause = next((found[-1] for found in named if found), "")
+    return "\n".join(filter(None, [cause, last_lines(pip_run.stderr)]))
 
 
 def create(venv: Path) -> None:
@@ -61,9 +71,9 @@ def install(venv: Path, level: str, allow_cuda: bool) -> None:
     say(f"installing {', '.join(missing)}")
     pinned = venv / "constraints.txt"
     pinned.write_text(f"torch=={have['torch']}\n")
-    done = pip(venv, "install", "--quiet", "--constraint", pinned, *missing)
+    done = pip(venv, "install", "--constraint", pinned, *missing)
     if done.returncode:
-        raise Failure(f"pip could not install {' '.join(missing)}: {last_lines(done.stderr)}")
+        raise Failure(f"pip could not install {' '.join(missing)}: {why(done)}")
     now = installed(venv)
     if now["torch"] != have["torch"]:
         raise Failure(f"torch {have['torch']} was replaced by {now['torch']}: remove {venv} and run this again")
@@ -72,16 +82,16 @@ def install(venv: Path, level: str, allow_cuda: bool) -> None:
 
 def install_torch(venv: Path, allow_cuda: bool) -> None:
     report = venv / "torch-plan.json"
-    plan = pip(venv, "install", "--dry-run", "--quiet", "--report", report, TORCH)
+    plan = pip(venv, "install", "--dry-run", "--report", report, TORCH)
     if plan.returncode:
-        raise Failure(f"pip finds no {TORCH} for this Python {sys.version.split()[0]}: {last_lines(plan.stderr)}")
+        raise Failure(f"pip finds no {TORCH} for this Python {sys.version.split()[0]}: {why(plan)}")
     # Asked before it is downloaded: gigabytes are no surprise to spring on somebody who wants to try a filesystem.
     check_no_cuda({item["metadata"]["name"] for item in json.loads(report.read_text())["install"]}, allow_cuda)
     report.unlink()
     say(f"installing {TORCH}")
-    done = pip(venv, "install", "--quiet", TORCH)
+    done = pip(venv, "install", TORCH)
     if done.returncode:
-        raise Failure(f"pip could not install {TORCH}: {last_lines(done.stderr)}")
+        raise Failure(f"pip could not install {TORCH}: {why(done)}")
 
 
 def check_no_cuda(names: set[str], allow_cuda: bool) -> None:
