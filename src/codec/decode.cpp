@@ -4,12 +4,39 @@
 #include <algorithm>
 #include <cstring>
 
+#include "codec/tensor_model.hpp"
 #include "codec/zstd_context.hpp"
 #include "coral/base/hash.hpp"
 #include "coral/codec/segment_codec.hpp"
 
 namespace coral::codec {
 namespace {
+
+// Room for base bytes, kept by the thread for the next chunk. Reading a base may decode it, and its base: one each.
+class BaseBytes {
+  public:
+    explicit BaseBytes(std::size_t size) : size_(size) {
+        if (!spare().empty()) {
+            bytes_ = std::move(spare().back());
+            spare().pop_back();
+        }
+        if (bytes_.size() < size) bytes_.resize(size);
+    }
+    ~BaseBytes() {
+        if (spare().size() < 2) spare().push_back(std::move(bytes_));
+    }
+    BaseBytes(const BaseBytes&) = delete;
+    BaseBytes& operator=(const BaseBytes&) = delete;
+    MutableBytes get() { return MutableBytes(bytes_).first(size_); }
+
+  private:
+    static std::vector<Buffer>& spare() {
+        thread_local std::vector<Buffer> all;
+        return all;
+    }
+    std::size_t size_;
+    Buffer bytes_;
+};
 
 Status fill(const SegmentHeader& header, std::uint32_t index, Bytes stored, const BaseReader& base, MutableBytes out) {
     const Chunk& chunk = header.chunks[index];
@@ -28,6 +55,18 @@ Status fill(const SegmentHeader& header, std::uint32_t index, Bytes stored, cons
                 return make_error(Errc::kCorrupt, "copy beyond any base");
             }
             return base(chunk.base_slot, begin, out);
+        }
+        case Mode::kSolo:
+            if (!header.model || !header.model->solo) return make_error(Errc::kCorrupt, "chunk without its tables");
+            return decode_solo(kernels(), *header.model->solo, header.hint, stored, out);
+        case Mode::kDelta: {
+            if (!header.model || !header.model->delta) return make_error(Errc::kCorrupt, "chunk without its tables");
+            if (chunk.base_slot >= header.bases.size() || !base) return make_error(Errc::kCorrupt, "chunk of no base");
+            std::uint64_t begin = header.bases[chunk.base_slot].offset + (std::uint64_t{index} << header.chunk_log2);
+            BaseBytes base_bytes(out.size());
+            MutableBytes part = base_bytes.get();
+            CORAL_CHECK(base(chunk.base_slot, begin, part));
+            return decode_delta(kernels(), *header.model->delta, header.hint, stored, part, out);
         }
         default:
             break;

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The generic coder: every chunk is a copy of base bytes, a zstd frame, or raw.
+// Chooses for every chunk: a copy of base bytes, differences from a base, the tensor coder alone, zstd, or raw.
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <optional>
 
+#include "codec/tensor_train.hpp"
 #include "codec/zstd_context.hpp"
 #include "coral/base/hash.hpp"
+#include "coral/base/log.hpp"
 #include "coral/codec/segment_codec.hpp"
 
 namespace coral::codec {
@@ -98,57 +102,211 @@ bool append_zstd(Bytes raw, int level, bool noise_before, Buffer& payload) {
     return true;
 }
 
-Status verify_copies(const Encoded& e, Bytes raw) {
-    // RAW and COPY chunks were compared or copied above; this catches a fault between there and here at memcmp speed.
-    for (std::uint32_t i = 0; i < e.header.chunk_count(); ++i) {
-        if (e.header.chunks[i].mode != Mode::kRaw) continue;
-        std::size_t begin = static_cast<std::size_t>(i) << kChunkLog2;
-        if (std::memcmp(e.payload.data() + e.header.chunk_stored_begin(i), raw.data() + begin,
-                        e.header.chunk_raw_length(i)) != 0) {
-            return make_error(Errc::kInternal, "encoded segment does not decode to its bytes");
-        }
+// What zstd would make of a segment, from a few samples: the share that is left.
+double zstd_share(Bytes raw) {
+    thread_local Buffer scratch(zstd_bound(kSample));
+    std::size_t in = 0, out = 0;
+    for (std::size_t part = 0; part < 3; ++part) {
+        Bytes sample = raw.subspan(raw.size() / 4 * (part + 1) - raw.size() / 8, std::min(kSample, raw.size() / 8));
+        if (sample.empty()) continue;
+        std::size_t got = zstd_compress(sample, 1, scratch);
+        in += sample.size();
+        out += got ? got : sample.size();
     }
-    return {};
+    return in ? static_cast<double>(out) / static_cast<double>(in) : 1;
 }
+
+bool decodes_to(const SegmentHeader& header, const Chunk& chunk, Bytes stored, Bytes base, Bytes raw) {
+    thread_local Buffer decoded(kChunkSize);
+    MutableBytes check = MutableBytes(decoded).first(raw.size());
+    const Kernels& k = kernels();
+    Status done = chunk.mode == Mode::kSolo ? decode_solo(k, *header.model->solo, header.hint, stored, check)
+                                            : decode_delta(k, *header.model->delta, header.hint, stored, base, check);
+    return done && std::memcmp(check.data(), raw.data(), raw.size()) == 0;
+}
+
+// Encodes one segment.
+class Job {
+  public:
+    Job(Bytes raw, Hint hint, std::span<const Base> bases, Level level)
+        : raw_(raw), bases_(bases), level_(level), copies_(find_copies(raw, hint, bases)) {
+        e_.header.raw_length = static_cast<std::uint32_t>(raw.size());
+        e_.header.hint = hint;
+        chosen_ = choose_bases(copies_, bases.size());
+    }
+
+    Result<Encoded> run() {
+        if (e_.header.hint.element != Hint::Class::kBytes && raw_.size() >= kTensorFrom) train();
+        for (std::size_t b : chosen_) {
+            e_.header.bases.push_back({bases_[b].id, bases_[b].offset});
+            auto depth = static_cast<std::uint8_t>(bases_[b].depth + 1);
+            e_.header.depth = std::max(e_.header.depth, depth);
+        }
+        e_.header.chunks.reserve(copies_.size());
+        for (std::size_t c = 0; c < copies_.size(); ++c) CORAL_CHECK(add_chunk(c));
+        return std::move(e_);
+    }
+
+  private:
+    static constexpr std::size_t kTensorFrom = 512;
+    static constexpr double kAttach = 0.95;  // of SOLO's size: below it a base is worth reading another segment
+
+    Bytes part(std::size_t c) const {
+        std::size_t begin = c << kChunkLog2;
+        return raw_.subspan(begin, std::min<std::size_t>(kChunkSize, raw_.size() - begin));
+    }
+    bool copied(std::size_t c) const {
+        return std::any_of(chosen_.begin(), chosen_.end(), [&](std::size_t b) { return (copies_[c] >> b & 1) != 0; });
+    }
+    bool usable(const Base& base) const {
+        return base.depth < kMaxDepth && base.offset < kMaxSegment && base.offset % e_.header.hint.width == 0 &&
+               base.offset < base.raw.size();
+    }
+
+    // Chooses tables, and the base for differences; both only where they pay.
+    void train() {
+        const Kernels& k = kernels();
+        const Hint& hint = e_.header.hint;
+        std::vector<std::uint32_t> rest;
+        for (std::size_t c = 0; c < copies_.size(); ++c) {
+            if (!copied(c)) rest.push_back(static_cast<std::uint32_t>(c));
+        }
+        if (rest.empty()) return;
+        auto model = std::make_shared<TensorModel>();
+        auto solo = train_solo(k, hint, raw_, rest);
+        double raw_bits = 0;
+        for (std::uint32_t c : rest) raw_bits += 8.0 * static_cast<double>(part(c).size());
+        double best = kAttach * std::min(solo.bits, raw_bits);
+        for (std::size_t b = 0; b < std::min<std::size_t>(bases_.size(), 64); ++b) {
+            if (!usable(bases_[b]) || (chosen_.size() == kMaxBases && !is_chosen(b))) continue;
+            Bytes base = bases_[b].raw.subspan(static_cast<std::size_t>(bases_[b].offset));
+            std::vector<std::uint32_t> covered;
+            double uncovered_bits = 0;
+            for (std::uint32_t c : rest) {
+                if ((std::size_t{c} << kChunkLog2) + part(c).size() <= base.size())
+                    covered.push_back(c);
+                else
+                    uncovered_bits += solo.bits * 8.0 * static_cast<double>(part(c).size()) / raw_bits;
+            }
+            if (covered.empty()) continue;
+            auto delta = train_delta(k, hint, raw_, base, covered);
+            if (delta.bits + uncovered_bits >= best) continue;
+            best = delta.bits + uncovered_bits;
+            model->delta = std::move(delta.model);
+            delta_base_ = b;
+        }
+        double share = best / raw_bits / (delta_base_ ? 1 : kAttach);
+        zstd_pays_ = !delta_base_ && zstd_share(raw_) < 0.97 * share;
+        if (share > 0.99 && !delta_base_) return;
+        if (delta_base_ && !is_chosen(*delta_base_)) chosen_.push_back(*delta_base_);
+        model->solo = std::move(solo.model);
+        solo_share_ = std::min(solo.bits / raw_bits, 1.0);
+        e_.header.tables = model->write(hint.width);
+        // As readers will understand them.
+        auto read = TensorModel::read(e_.header.tables, hint);
+        if (!read) {
+            e_.header.tables.clear();
+            return;
+        }
+        e_.header.coder = Coder::kTensor;
+        e_.header.model = std::move(*read);
+    }
+
+    bool is_chosen(std::size_t b) const { return std::find(chosen_.begin(), chosen_.end(), b) != chosen_.end(); }
+
+    Status add_chunk(std::size_t c) {
+        Bytes raw = part(c);
+        Chunk chunk;
+        chunk.raw_sum = xxh3_64(raw);
+        auto slot =
+            std::find_if(chosen_.begin(), chosen_.end(), [&](std::size_t b) { return (copies_[c] >> b & 1) != 0; });
+        if (slot != chosen_.end()) {
+            chunk.mode = Mode::kCopy;
+            chunk.base_slot = static_cast<std::uint8_t>(slot - chosen_.begin());
+        } else if (!add_coded(c, raw, chunk)) {
+            bool noise_before = c > 0 && e_.header.chunks.back().mode == Mode::kRaw;
+            bool look = e_.header.coder == Coder::kGeneric || zstd_pays_;
+            if (look && append_zstd(raw, zstd_level(level_, e_.header.hint), noise_before, e_.payload)) {
+                chunk.mode = Mode::kZstd;
+            } else {
+                if (e_.payload.empty()) e_.payload.reserve(raw_.size() - (c << kChunkLog2));
+                e_.payload.insert(e_.payload.end(), raw.begin(), raw.end());
+            }
+        }
+        chunk.stored_end = static_cast<std::uint32_t>(e_.payload.size());
+        e_.header.chunks.push_back(chunk);
+        return {};
+    }
+
+    // The smallest of DELTA, SOLO and zstd, if one is smaller than raw; decoded and compared before it counts.
+    bool add_coded(std::size_t c, Bytes raw, Chunk& chunk) {
+        if (!e_.header.model) return false;
+        const Kernels& k = kernels();
+        const Hint& hint = e_.header.hint;
+        std::size_t before = e_.payload.size();
+        Bytes base;
+        if (delta_base_) {
+            const Base& from = bases_[*delta_base_];
+            std::size_t begin = static_cast<std::size_t>(from.offset) + (c << kChunkLog2);
+            if (begin + raw.size() <= from.raw.size()) base = from.raw.subspan(begin, raw.size());
+        }
+        bool done = false;
+        if (!base.empty() && encode_delta(k, *e_.header.model->delta, hint, raw, base, e_.payload)) {
+            chunk.mode = Mode::kDelta;
+            chunk.base_slot =
+                static_cast<std::uint8_t>(std::find(chosen_.begin(), chosen_.end(), *delta_base_) - chosen_.begin());
+            done = true;
+        }
+        auto size = static_cast<double>(e_.payload.size() - before);
+        if (!done || size > 0.9 * solo_share_ * static_cast<double>(raw.size())) {
+            Buffer other;
+            if (encode_solo(k, *e_.header.model->solo, hint, raw, other) && (!done || other.size() < size)) {
+                e_.payload.resize(before);
+                e_.payload.insert(e_.payload.end(), other.begin(), other.end());
+                chunk.mode = Mode::kSolo;
+                chunk.base_slot = 0;
+                done = true;
+            }
+        }
+        if (zstd_pays_) {
+            Buffer other;
+            if (append_zstd(raw, zstd_level(level_, hint), false, other) &&
+                (!done || other.size() < e_.payload.size() - before)) {
+                e_.payload.resize(before);
+                e_.payload.insert(e_.payload.end(), other.begin(), other.end());
+                chunk.mode = Mode::kZstd;  // checked where it was made
+                chunk.base_slot = 0;
+                return true;
+            }
+        }
+        if (!done) return false;
+        if (decodes_to(e_.header, chunk, Bytes(e_.payload).subspan(before), base, raw)) return true;
+        // A fault of memory or of ours: raw bytes are always right.
+        log_error("chunk {} of a segment did not decode to its bytes and is stored raw (mode {})", c,
+                  static_cast<unsigned>(chunk.mode));
+        e_.payload.resize(before);
+        chunk.mode = Mode::kRaw;
+        chunk.base_slot = 0;
+        return false;
+    }
+
+    Bytes raw_;
+    std::span<const Base> bases_;
+    Level level_;
+    std::vector<std::uint64_t> copies_;
+    std::vector<std::size_t> chosen_;
+    std::optional<std::size_t> delta_base_;
+    double solo_share_ = 1;
+    bool zstd_pays_ = false;
+    Encoded e_;
+};
 
 }  // namespace
 
 Result<Encoded> encode_segment(Bytes raw, Hint hint, std::span<const Base> bases, Level level) {
     if (raw.empty() || raw.size() > kMaxSegment) return make_error(Errc::kInvalid, "segment of a wrong length");
     if (Hint::unpack(hint.pack()) != hint) return make_error(Errc::kInvalid, "segment hint of a wrong width");
-    std::vector<std::uint64_t> copies = find_copies(raw, hint, bases);
-    std::vector<std::size_t> chosen = choose_bases(copies, bases.size());
-
-    Encoded e;
-    e.header.raw_length = static_cast<std::uint32_t>(raw.size());
-    e.header.hint = hint;
-    for (std::size_t b : chosen) {
-        e.header.bases.push_back({bases[b].id, bases[b].offset});
-        e.header.depth = std::max<std::uint8_t>(e.header.depth, static_cast<std::uint8_t>(bases[b].depth + 1));
-    }
-    e.header.chunks.reserve(copies.size());
-    for (std::size_t c = 0; c < copies.size(); ++c) {
-        std::size_t begin = c << kChunkLog2;
-        Bytes part = raw.subspan(begin, std::min<std::size_t>(kChunkSize, raw.size() - begin));
-        Chunk chunk;
-        chunk.raw_sum = xxh3_64(part);
-        bool noise_before = c > 0 && e.header.chunks.back().mode == Mode::kRaw;
-        auto slot =
-            std::find_if(chosen.begin(), chosen.end(), [&](std::size_t b) { return (copies[c] >> b & 1) != 0; });
-        if (slot != chosen.end()) {
-            chunk.mode = Mode::kCopy;
-            chunk.base_slot = static_cast<std::uint8_t>(slot - chosen.begin());
-        } else if (append_zstd(part, zstd_level(level, hint), noise_before, e.payload)) {
-            chunk.mode = Mode::kZstd;
-        } else {
-            if (e.payload.empty()) e.payload.reserve(raw.size() - begin);
-            e.payload.insert(e.payload.end(), part.begin(), part.end());
-        }
-        chunk.stored_end = static_cast<std::uint32_t>(e.payload.size());
-        e.header.chunks.push_back(chunk);
-    }
-    CORAL_CHECK(verify_copies(e, raw));
-    return e;
+    return Job(raw, hint, bases, level).run();
 }
 
 Buffer compress_small(Bytes raw, int level) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "codec/tensor_model.hpp"
 #include "coral/codec/segment_codec.hpp"
 
 namespace coral::codec {
@@ -11,6 +12,7 @@ namespace {
 
 constexpr std::uint8_t kMinChunkLog2 = 12;
 constexpr std::uint8_t kMaxChunkLog2 = 20;
+constexpr std::uint32_t kMaxTables = 64u << 10;
 
 Error lie(std::string what) {
     return make_error(Errc::kCorrupt, "segment header: " + std::move(what));
@@ -35,10 +37,18 @@ Status check_chunk(const SegmentHeader& h, std::uint32_t index, std::uint16_t re
             if (stored != 0) return lie(fmt::format("copy chunk {} has stored bytes", index));
             if (c.base_slot >= h.bases.size()) return lie(fmt::format("chunk {} copies from no base", index));
             break;
+        case Mode::kSolo:
+            if (!h.model || !h.model->solo) return lie(fmt::format("chunk {} has no tables", index));
+            break;
+        case Mode::kDelta:
+            if (!h.model || !h.model->delta) return lie(fmt::format("chunk {} has no tables", index));
+            if (c.base_slot >= h.bases.size()) return lie(fmt::format("chunk {} differs from no base", index));
+            break;
         default:
             return lie(fmt::format("chunk {} has mode {}", index, static_cast<unsigned>(c.mode)));
     }
-    if (c.mode != Mode::kCopy && c.base_slot != 0) return lie(fmt::format("chunk {} names a base in vain", index));
+    if (c.mode != Mode::kCopy && c.mode != Mode::kDelta && c.base_slot != 0)
+        return lie(fmt::format("chunk {} names a base in vain", index));
     return {};
 }
 
@@ -48,7 +58,7 @@ Status check_fixed(const SegmentHeader& h, std::uint16_t packed_hint, std::uint8
         return lie(fmt::format("chunk size 2^{}", h.chunk_log2));
     }
     if (h.hint.pack() != packed_hint) return lie(fmt::format("hint {:#x}", packed_hint));
-    if (h.coder != Coder::kGeneric) {
+    if (h.coder != Coder::kGeneric && h.coder != Coder::kTensor) {
         return make_error(Errc::kUnsupported, fmt::format("segment header: coder {} needs a newer CoralFS",
                                                           static_cast<unsigned>(h.coder)));
     }
@@ -118,7 +128,16 @@ Result<SegmentHeader> read_header(Bytes bytes, std::uint64_t payload_length) {
         }
         h.bases.push_back(base);
     }
-    if (tables != 0) return lie(fmt::format("{} bytes of tables for a coder without", tables));
+    if (h.coder == Coder::kGeneric) {
+        if (tables != 0) return lie(fmt::format("{} bytes of tables for a coder without", tables));
+    } else {
+        if (tables > kMaxTables || tables > r.left()) return lie(fmt::format("{} bytes of tables", tables));
+        Bytes raw_tables = r.take(tables);
+        h.tables.assign(raw_tables.begin(), raw_tables.end());
+        auto model = TensorModel::read(h.tables, h.hint);
+        if (!model) return lie(model.error().message);
+        h.model = std::move(*model);
+    }
     std::uint64_t count = (std::uint64_t{h.raw_length} + (1u << h.chunk_log2) - 1) >> h.chunk_log2;
     if (!r.ok() || r.left() != count * 16) return lie(fmt::format("{} bytes for {} chunks", r.left(), count));
     h.chunks.resize(static_cast<std::size_t>(count));

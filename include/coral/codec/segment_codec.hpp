@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -23,7 +24,10 @@ inline constexpr std::size_t kMaxBases = 2;
 
 // On-disk numbers; append only.
 enum class Mode : std::uint8_t { kRaw = 0, kZstd = 1, kCopy = 2, kSolo = 3, kDelta = 4, kPalette = 5 };
-enum class Coder : std::uint16_t { kGeneric = 1 };  // RAW, ZSTD and COPY chunks only
+enum class Coder : std::uint16_t {
+    kGeneric = 1,  // RAW, ZSTD and COPY chunks only
+    kTensor = 2,   // and SOLO and DELTA, with tables (docs/codec.md)
+};
 
 // What the bytes mean: a coding hint, never part of a name, free to be improved by encoding again.
 struct Hint {
@@ -52,6 +56,8 @@ struct Chunk {
     bool operator==(const Chunk&) const = default;
 };
 
+struct TensorModel;  // private to the codec
+
 struct SegmentHeader {
     std::uint32_t raw_length = 0;
     Hint hint;
@@ -59,7 +65,8 @@ struct SegmentHeader {
     std::uint8_t chunk_log2 = kChunkLog2;
     std::uint8_t depth = 0;  // 0 without bases, else 1 + the deepest base
     std::vector<BaseRef> bases;
-    Buffer tables;  // of the coder, for all chunks; empty for kGeneric
+    Buffer tables;                             // of the coder, for all chunks; empty for kGeneric
+    std::shared_ptr<const TensorModel> model;  // the tables as read_header has understood them
     std::vector<Chunk> chunks;
 
     std::uint32_t chunk_count() const { return static_cast<std::uint32_t>(chunks.size()); }

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// Segments of the tensor coder that every later version must decode, on every path. Written only on purpose:
+// CORAL_WRITE_GOLDEN=1.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+
+#include "codec/tensor_model.hpp"
+#include "coral/codec/segment_codec.hpp"
+#include "support/golden_dir.hpp"
+
+namespace coral::codec {
+namespace {
+
+// The same on every machine: integers, and sums and products that are exact or rounded once.
+class Dice {
+  public:
+    explicit Dice(std::uint64_t seed) : state_(seed) {}
+    std::uint32_t next() {
+        state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+        return static_cast<std::uint32_t>(state_ >> 33);
+    }
+    // About normal, of spread 0.06.
+    float weight() {
+        int sum = 0;
+        for (int i = 0; i < 12; ++i) sum += static_cast<int>(next() & 255u);
+        return static_cast<float>(sum - 1530) * 0x1p-12f + static_cast<float>(next() & 0xffffu) * 0x1p-28f;
+    }
+
+  private:
+    std::uint64_t state_;
+};
+
+struct Case {
+    const char* name;
+    unsigned width;
+    Hint::Class element;
+    bool big_endian;
+    std::size_t n;
+    bool has_base;
+    std::function<float(Dice&, float base)> update;
+    Mode mode;
+};
+
+std::vector<Case> cases() {
+    auto noise = [](float step) { return [step](Dice& d, float b) { return b + d.weight() * step; }; };
+    auto decay = [](Dice& d, float b) { return d.next() % 3 ? b * 0.99973f : b * 0.99973f + d.weight() * 0x1p-9f; };
+    auto prune = [](Dice& d, float b) { return d.next() % 2 ? 0.0f : b; };
+    auto sparse = [](Dice& d, float b) { return d.next() % 40 ? b : b + d.weight() * 0x1p-5f; };
+    using C = Hint::Class;
+    return {{"f32 delta", 4, C::kFloat, false, 5000, true, noise(0x1p-8f), Mode::kDelta},
+            {"f32 decayed", 4, C::kFloat, false, 70'000, true, decay, Mode::kDelta},
+            {"f32 pruned", 4, C::kFloat, false, 5000, true, prune, Mode::kDelta},
+            {"f32 delta, big endian", 4, C::kFloat, true, 5000, true, noise(0x1p-8f), Mode::kDelta},
+            {"bf16 sparse", 2, C::kFloat, false, 140'000, true, sparse, Mode::kDelta},
+            {"bf16 dense", 2, C::kFloat, false, 5000, true, noise(0x1p-3f), Mode::kDelta},
+            {"bf16 alone", 2, C::kFloat, false, 20'000, false, noise(0), Mode::kSolo},
+            {"f32 alone", 4, C::kFloat, false, 5000, false, noise(0), Mode::kSolo},
+            {"i8 alone", 1, C::kInteger, false, 20'000, false, noise(0), Mode::kSolo}};
+}
+
+void put(Buffer& out, const Case& c, float v) {
+    auto bits = std::bit_cast<std::uint32_t>(v);
+    if (c.width == 1) bits = static_cast<std::uint32_t>(static_cast<int>(v * 256.0f)) << 24;
+    Buffer bytes;
+    for (unsigned b = 4 - c.width; b < 4; ++b) bytes.push_back(static_cast<std::byte>(bits >> (8 * b)));
+    if (c.big_endian) std::reverse(bytes.begin(), bytes.end());
+    out.insert(out.end(), bytes.begin(), bytes.end());
+}
+
+std::pair<Buffer, Buffer> make(const Case& c) {
+    Dice dice(c.n + c.width);
+    Buffer raw, base;
+    for (std::size_t i = 0; i < c.n; ++i) {
+        float b = dice.weight();
+        put(base, c, b);
+        put(raw, c, c.update(dice, b));
+    }
+    raw.push_back(std::byte{1});  // an odd tail
+    base.push_back(std::byte{2});
+    return {raw, base};
+}
+
+void write_all(const std::string& path) {
+    Buffer all;
+    for (const Case& c : cases()) {
+        auto [raw, base] = make(c);
+        std::vector<Base> bases;
+        if (c.has_base) bases.push_back({SegmentId{}, 0, 0, base});
+        Hint hint{
+            .width = static_cast<std::uint8_t>(c.width), .element = c.element, .big_endian = c.big_endian, .detail = 0};
+        auto e = encode_segment(raw, hint, bases);
+        ASSERT_TRUE(e.ok());
+        Buffer header;
+        write_header(e->header, header);
+        ByteWriter(all).u32(static_cast<std::uint32_t>(header.size())).raw(header);
+        ByteWriter(all).u32(static_cast<std::uint32_t>(e->payload.size())).raw(e->payload);
+    }
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(all.data()), static_cast<std::streamsize>(all.size()));
+}
+
+TEST(TensorGolden, Decodes) {
+    const std::string path = coral::test::golden_dir() + "/codec/tensor-2.bin";
+    if (std::getenv("CORAL_WRITE_GOLDEN")) write_all(path);
+    std::ifstream file(path, std::ios::binary);
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    ByteReader in(as_bytes(text));
+    for (const Case& c : cases()) {
+        SCOPED_TRACE(c.name);
+        auto [raw, base] = make(c);
+        Bytes head = in.take(in.u32());
+        Bytes payload = in.take(in.u32());
+        ASSERT_TRUE(in.ok()) << path;
+        auto header = read_header(head, payload.size());
+        ASSERT_TRUE(header.ok()) << header.error().message;
+        EXPECT_EQ(header->coder, Coder::kTensor);
+        EXPECT_EQ(header->chunks[0].mode, c.mode);
+        for (const char* name : {"scalar", "avx2", "avx512"}) {
+            const Kernels* k = kernels_named(name);
+            if (!k) continue;
+            for (std::uint32_t i = 0; i < header->chunk_count(); ++i) {
+                std::size_t at = std::size_t{i} << kChunkLog2, length = header->chunk_raw_length(i);
+                std::uint32_t begin = header->chunk_stored_begin(i);
+                Bytes stored = payload.subspan(begin, header->chunks[i].stored_end - begin);
+                Buffer out(length);
+                Status done = header->chunks[i].mode == Mode::kDelta
+                                  ? decode_delta(*k, *header->model->delta, header->hint, stored,
+                                                 Bytes(base).subspan(at, length), out)
+                                  : decode_solo(*k, *header->model->solo, header->hint, stored, out);
+                ASSERT_TRUE(done) << name << ": " << done.error().message;
+                EXPECT_TRUE(std::equal(out.begin(), out.end(), raw.begin() + static_cast<std::ptrdiff_t>(at))) << name;
+            }
+        }
+    }
+    EXPECT_EQ(in.left(), 0u);
+}
+
+}  // namespace
+}  // namespace coral::codec
