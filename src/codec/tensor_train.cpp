@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "codec/byte_stats.hpp"
+
 namespace coral::codec {
 namespace {
 
@@ -276,6 +278,7 @@ Trained<SoloModel> train_solo(const Kernels& k, const Hint& hint, Bytes raw, con
     // Per plane: how often each byte, in a third of the pieces of a long segment. A chunk with a byte that is in none
     // of them makes a table of its own.
     std::array<Row, 8> counts{};
+    std::array<double, 8> noise{};  // elements of planes that are noise
     double all = 0, measured = 0;
     std::vector<Piece> pieces = pieces_of(hint, raw, raw, chunks, chunks.size());
     std::size_t step = pieces.size() > 12 ? 3 : 1;
@@ -289,18 +292,23 @@ Trained<SoloModel> train_solo(const Kernels& k, const Hint& hint, Bytes raw, con
         // Only counts are wanted: of the other byte order the planes come in the other order, unrotated.
         k.split[log2](piece.raw, piece.n, is_float(hint) && !hint.big_endian, planes);
         for (unsigned p = 0; p < width; ++p) {
-            for (std::size_t e = 0; e < piece.n; ++e) ++counts[p][planes[p][e]];
+            if (looks_random(planes[p], piece.n)) {
+                noise[p] += static_cast<double>(piece.n);
+                continue;
+            }
+            Histogram some = histogram_of(planes[p], piece.n);
+            for (unsigned s = 0; s < 256; ++s) counts[p][s] += static_cast<std::uint32_t>(some[s]);
         }
     }
     for (unsigned p = 0; p < width; ++p) {
-        double bits = entropy_bits(counts[p]) * (measured > 0 ? all / measured : 1);
+        double bits = (entropy_bits(counts[p]) + 8 * noise[p]) * (measured > 0 ? all / measured : 1);
         if (bits > 0.99 * 8 * all || all == 0 || hint.big_endian) {
             out.bits += std::min(bits, 8 * all);
             continue;
         }
         Histogram wide = widened(counts[p]);
         out.model.planes[p].emplace(code_lengths(wide), &wide);
-        out.bits += out.model.planes[p]->cost(wide) * (measured > 0 ? all / measured : 1) +
+        out.bits += (out.model.planes[p]->cost(wide) + 8 * noise[p]) * (measured > 0 ? all / measured : 1) +
                     8.0 * static_cast<double>(out.model.planes[p]->written_size());
     }
     return out;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "coral/base/hash.hpp"
 
@@ -101,6 +102,37 @@ bool GroupBuffer::holds_much() {
     return held_bytes_ > kMaxHeldBytes;
 }
 
+namespace {
+
+// A group as it is coded: members of the widest elements first, so that all lie aligned, and the hint of most bytes.
+struct Ordered {
+    std::vector<Slot> slots;
+    Buffer block;
+    codec::Hint hint;
+};
+
+Ordered order_group(const PendingGroup& group) {
+    Ordered out;
+    out.slots = group.slots;
+    auto width = [](const Slot& slot) { return codec::Hint::unpack(slot.hint).width; };
+    std::stable_sort(out.slots.begin(), out.slots.end(), [&](const Slot& a, const Slot& b) {
+        return width(a) != width(b) ? width(a) > width(b) : a.hint < b.hint;
+    });
+    std::map<std::uint16_t, std::size_t> bytes;
+    out.block.reserve(group.used);
+    for (Slot& slot : out.slots) {
+        Bytes member(group.block.get() + slot.offset, slot.length);
+        slot.offset = static_cast<std::uint32_t>(out.block.size());
+        out.block.insert(out.block.end(), member.begin(), member.end());
+        bytes[slot.hint] += slot.length;
+    }
+    auto most = std::max_element(bytes.begin(), bytes.end(), [](auto& a, auto& b) { return a.second < b.second; });
+    out.hint = codec::Hint::unpack(most->first);
+    return out;
+}
+
+}  // namespace
+
 Status GroupBuffer::flush_group() {
     PendingGroup* group = nullptr;
     {
@@ -112,10 +144,11 @@ Status GroupBuffer::flush_group() {
         }
         group = flushing_.get();  // only a flush takes it away, and this is the only one
     }
-    Bytes block(group->block.get(), group->used);
-    CORAL_TRY(codec::Encoded encoded, codec::encode_segment(block, codec::Hint{}, {}));
-    Buffer specific = encode_group({group->slots, encoded.header});
-    CORAL_CHECK(writer_.append(Kind::kGroup, 0, Sha256::of(block), specific, encoded.payload));
+    // Others go on reading the group as it is.
+    Ordered ordered = order_group(*group);
+    CORAL_TRY(codec::Encoded encoded, codec::encode_segment(ordered.block, ordered.hint, {}));
+    Buffer specific = encode_group({ordered.slots, encoded.header});
+    CORAL_CHECK(writer_.append(Kind::kGroup, 0, Sha256::of(ordered.block), specific, encoded.payload));
     std::lock_guard lock(mutex_);
     flushing_.reset();
     flushed_ = generation_ - 1;

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::size_t kPlainBelow = 128;           // zstd gains nothing on less
 constexpr std::size_t kSmallPayload = 256u << 10;  // worth a higher zstd level
+constexpr std::size_t kAloneWithBase = 8u << 10;
 // Base segments held in memory by one put.
 constexpr std::size_t kMaxCandidates = 2;
 
@@ -102,7 +103,9 @@ Result<Put> StoreImpl::put_segment(const SegmentId& id, Bytes raw, codec::Hint h
     auto put = [&]() -> Result<Put> {
         CORAL_TRY(bool there, contains(Kind::kSegment, AnyId::from(id)));
         if (there) return Put{true, 0, 0};
-        if (raw.size() > kMaxGroupMember) return put_large(id, raw, hint, candidates);
+        // With a base a record of its own is worth its overhead earlier.
+        bool alone = raw.size() > kMaxGroupMember || (raw.size() >= kAloneWithBase && !candidates.empty());
+        if (alone) return put_large(id, raw, hint, candidates);
         CORAL_TRY(bool added, groups_->add(id, raw, hint));
         CORAL_CHECK(after_put());
         // Its share is known once the group is coded; raw is what it can cost at most.

@@ -175,6 +175,24 @@ TEST(TensorCodec, PrunedWeightsCostAMask) {
     EXPECT_LT(delta_round_trip(hint_for(4, true), raw, base), 60'000 / 8 * 11 / 10);
 }
 
+TEST(TensorCodec, PrunedWeightsAloneCostAMaskAndTheOthers) {
+    auto [raw, ignored] = update(60'000, 4, 0.02, 6);
+    std::mt19937 random(4);
+    for (std::size_t i = 0; i < raw.size(); i += 4) {
+        if (random() % 2) std::memset(raw.data() + i, 0, 4);
+    }
+    Hint hint = hint_for(4, true);
+    solo_round_trip(hint, raw);
+    auto trained = train_solo(kScalarKernels, hint, raw, {0});
+    Buffer coded;
+    ASSERT_TRUE(encode_solo(kScalarKernels, trained.model, hint, raw, coded));
+    EXPECT_LT(coded.size(), 60'000 / 8 * (1 + 26.8 / 2) * 1.01);
+    // A value with a zero exponent and other bits ends that: nothing may get lost.
+    raw[4 * 1000] = std::byte{1};
+    raw[4 * 1000 + 3] = std::byte{0x80};
+    solo_round_trip(hint, raw);
+}
+
 // What readers meet in a damaged pack: no crash, no write beyond the output (under ASan), whatever the bytes are.
 TEST(TensorCodec, AnythingIsAnErrorOrAnOutput) {
     auto [raw, base] = update(3000, 2, 1e-4, 8);

@@ -58,6 +58,7 @@ std::vector<Case> cases() {
             {"bf16 sparse", 2, C::kFloat, false, 140'000, true, sparse, Mode::kDelta},
             {"bf16 dense", 2, C::kFloat, false, 5000, true, noise(0x1p-3f), Mode::kDelta},
             {"bf16 alone", 2, C::kFloat, false, 20'000, false, noise(0), Mode::kSolo},
+            {"f32 pruned, alone", 4, C::kFloat, false, 20'000, false, prune, Mode::kSolo},
             {"f32 alone", 4, C::kFloat, false, 5000, false, noise(0), Mode::kSolo},
             {"i8 alone", 1, C::kInteger, false, 20'000, false, noise(0), Mode::kSolo}};
 }

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "codec/byte_stats.hpp"
+
+#include <cmath>
+
+namespace coral::codec {
+
+Histogram histogram_of(const std::uint8_t* bytes, std::size_t n) {
+    std::array<std::array<std::uint32_t, 256>, 4> part{};
+    std::size_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        ++part[0][bytes[i]];
+        ++part[1][bytes[i + 1]];
+        ++part[2][bytes[i + 2]];
+        ++part[3][bytes[i + 3]];
+    }
+    for (; i < n; ++i) ++part[0][bytes[i]];
+    Histogram sum{};
+    for (unsigned s = 0; s < 256; ++s) sum[s] = std::uint64_t{part[0][s]} + part[1][s] + part[2][s] + part[3][s];
+    return sum;
+}
+
+double entropy_bits(const Histogram& counts, std::uint64_t n) {
+    double sum = 0;
+    for (std::uint64_t c : counts) {
+        if (c > 0) sum += static_cast<double>(c) * std::log2(static_cast<double>(n) / static_cast<double>(c));
+    }
+    return sum;
+}
+
+bool looks_random(const std::uint8_t* bytes, std::size_t n) {
+    constexpr std::size_t kPieces = 16, kPiece = 256;
+    if (n < 2 * kPieces * kPiece) return false;
+    Histogram counts{};
+    for (std::size_t p = 0; p < kPieces; ++p) {
+        const std::uint8_t* piece = bytes + (n - kPiece) / (kPieces - 1) * p;
+        for (std::size_t i = 0; i < kPiece; ++i) ++counts[piece[i]];
+    }
+    // 4096 samples of noise measure 0.045 bits too low.
+    return entropy_bits(counts, kPieces * kPiece) > 7.93 * kPieces * kPiece;
+}
+
+}  // namespace coral::codec
