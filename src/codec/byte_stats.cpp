@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "codec/byte_stats.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace coral::codec {
@@ -38,6 +39,35 @@ bool looks_random(const std::uint8_t* bytes, std::size_t n) {
     }
     // 4096 samples of noise measure 0.045 bits too low.
     return entropy_bits(counts, kPieces * kPiece) > 7.93 * kPieces * kPiece;
+}
+
+unsigned likely_width(const std::uint8_t* bytes, std::size_t n) {
+    constexpr std::size_t kPieces = 4, kPiece = 16u << 10;
+    if (n < 4096) return 1;
+    std::array<Histogram, 8> counts{};
+    std::size_t each = 0;
+    for (std::size_t p = 0; p < kPieces; ++p) {
+        std::size_t length = std::min(kPiece, n / kPieces) / 8 * 8;
+        const std::uint8_t* piece = bytes + (n - length) / (kPieces - 1) * p / 8 * 8;
+        for (std::size_t i = 0; i < length; ++i) ++counts[i % 8][piece[i]];
+        each += length / 8;
+    }
+    unsigned best = 1;
+    double best_bits = 0;
+    for (unsigned width : {1u, 2u, 4u, 8u}) {
+        double bits = 0;
+        for (unsigned plane = 0; plane < width; ++plane) {
+            Histogram sum{};
+            for (unsigned from = plane; from < 8; from += width) {
+                for (unsigned s = 0; s < 256; ++s) sum[s] += counts[from][s];
+            }
+            // A sample shows fewer bits than there are: about half a bit for each value that occurs.
+            auto values = static_cast<double>(std::count_if(sum.begin(), sum.end(), [](auto c) { return c > 0; }));
+            bits += entropy_bits(sum, each * 8 / width) + values * 0.72;
+        }
+        if (width == 1 || bits < 0.96 * best_bits) best = width, best_bits = bits;
+    }
+    return best;
 }
 
 }  // namespace coral::codec

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "codec/byte_stats.hpp"
 #include "codec/tensor_train.hpp"
 #include "codec/zstd_context.hpp"
 #include "coral/base/hash.hpp"
@@ -131,6 +132,14 @@ class Job {
     Job(Bytes raw, Hint hint, std::span<const Base> bases, Level level)
         : raw_(raw), bases_(bases), level_(level), copies_(find_copies(raw, hint, bases)) {
         e_.header.raw_length = static_cast<std::uint32_t>(raw.size());
+        if (hint.element == Hint::Class::kBytes && bases.empty()) {
+            // Raw dumps, and containers that no parser knows. (Offsets into bases would have to fit the width.)
+            unsigned width = likely_width(reinterpret_cast<const std::uint8_t*>(raw.data()), raw.size());
+            if (width > 1) {
+                hint.width = static_cast<std::uint8_t>(width);
+                hint.element = Hint::Class::kInteger;
+            }
+        }
         e_.header.hint = hint;
         chosen_ = choose_bases(copies_, bases.size());
     }

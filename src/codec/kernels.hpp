@@ -50,6 +50,8 @@ struct Kernels {
     // or more than `available`, and then `out` is undefined.
     std::size_t (*expand)(const std::uint8_t* stream, std::size_t available, const std::uint8_t* key, std::size_t n,
                           std::uint8_t low, std::uint8_t high, std::uint8_t* out);
+    // How many keys have (key[i] & 7) > bit.
+    std::size_t (*plane_size)(const std::uint8_t* key, std::size_t n, unsigned bit);
     // Bit `bit` of in[i] for every i with (key[i] & 7) > bit, packed. Returns the number of bits. `out` has room for
     // n / 8 + 9 bytes.
     std::size_t (*pack_plane)(const std::uint8_t* in, const std::uint8_t* key, std::size_t n, unsigned bit,

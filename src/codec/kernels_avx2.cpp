@@ -164,6 +164,12 @@ inline std::uint32_t has_bit(const std::uint8_t* key, unsigned bit, std::size_t 
     return at_least(k, _mm256_set1_epi8(static_cast<char>(bit + 1))) & low_mask(left);
 }
 
+std::size_t plane_size(const std::uint8_t* key, std::size_t n, unsigned bit) {
+    std::size_t count = 0;
+    for (std::size_t at = 0; at < n; at += 32) count += count_of(has_bit(key + at, bit, n - at));
+    return count;
+}
+
 std::size_t pack_plane(const std::uint8_t* in, const std::uint8_t* key, std::size_t n, unsigned bit,
                        std::uint8_t* out) {
     std::uint64_t pending = 0;
@@ -211,8 +217,17 @@ std::size_t unpack_plane(const std::uint8_t* packed, std::size_t available, cons
     return count;
 }
 
-const Kernels kTable = {"avx2",   partition, merge,      popcount,     remap,
-                        compress, expand,    pack_plane, unpack_plane, CORAL_ELEMENT_KERNELS};
+const Kernels kTable = {"avx2",
+                        partition,
+                        merge,
+                        popcount,
+                        remap,
+                        compress,
+                        expand,
+                        plane_size,
+                        pack_plane,
+                        unpack_plane,
+                        CORAL_ELEMENT_KERNELS};
 
 }  // namespace
 

@@ -142,6 +142,15 @@ std::size_t expand(const std::uint8_t* stream, std::size_t available, const std:
     return used;
 }
 
+std::size_t plane_size(const std::uint8_t* key, std::size_t n, unsigned bit) {
+    const __m512i seven = _mm512_set1_epi8(7), b = _mm512_set1_epi8(static_cast<char>(bit));
+    std::size_t count = 0;
+    for (std::size_t at = 0; at < n; at += 64) {
+        count += count_of(_mm512_mask_cmpgt_epu8_mask(low_mask(n - at), _mm512_and_si512(load(key + at), seven), b));
+    }
+    return count;
+}
+
 std::size_t pack_plane(const std::uint8_t* in, const std::uint8_t* key, std::size_t n, unsigned bit,
                        std::uint8_t* out) {
     const __m512i seven = _mm512_set1_epi8(7), b = _mm512_set1_epi8(static_cast<char>(bit));
@@ -150,6 +159,7 @@ std::size_t pack_plane(const std::uint8_t* in, const std::uint8_t* key, std::siz
     std::size_t filled = 0, count = 0;
     for (std::size_t at = 0; at < n; at += 64) {
         const __mmask64 has = _mm512_mask_cmpgt_epu8_mask(low_mask(n - at), _mm512_and_si512(load(key + at), seven), b);
+        if (has == 0) continue;
         const std::uint64_t set = _mm512_test_epi8_mask(load(in + at), wanted);
         const std::uint64_t packed = _pext_u64(set, has);
         const std::size_t some = count_of(has);
@@ -175,6 +185,7 @@ std::size_t unpack_plane(const std::uint8_t* packed, std::size_t available, cons
     std::size_t count = 0;
     for (std::size_t at = 0; at < n; at += 64) {
         const __mmask64 has = _mm512_mask_cmpgt_epu8_mask(low_mask(n - at), _mm512_and_si512(load(key + at), seven), b);
+        if (has == 0) continue;
         const std::size_t some = count_of(has);
         if (count + some > available * 8) return available * 8 + 1;
         // The next 64 bits, from up to nine bytes, none of them beyond the end.
@@ -195,8 +206,17 @@ std::size_t unpack_plane(const std::uint8_t* packed, std::size_t available, cons
     return count;
 }
 
-const Kernels kTable = {"avx512", partition, merge,      popcount,     remap,
-                        compress, expand,    pack_plane, unpack_plane, CORAL_ELEMENT_KERNELS};
+const Kernels kTable = {"avx512",
+                        partition,
+                        merge,
+                        popcount,
+                        remap,
+                        compress,
+                        expand,
+                        plane_size,
+                        pack_plane,
+                        unpack_plane,
+                        CORAL_ELEMENT_KERNELS};
 
 }  // namespace
 

@@ -85,6 +85,12 @@ std::size_t expand(const std::uint8_t* stream, std::size_t available, const std:
     return used;
 }
 
+std::size_t plane_size(const std::uint8_t* key, std::size_t n, unsigned bit) {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < n; ++i) count += (key[i] & 7u) > bit;
+    return count;
+}
+
 std::size_t pack_plane(const std::uint8_t* in, const std::uint8_t* key, std::size_t n, unsigned bit,
                        std::uint8_t* out) {
     std::size_t count = 0;
@@ -147,8 +153,17 @@ const Kernels* chosen() {
 
 }  // namespace
 
-const Kernels kScalarKernels = {"scalar", partition, merge,      popcount,     remap,
-                                compress, expand,    pack_plane, unpack_plane, CORAL_ELEMENT_KERNELS};
+const Kernels kScalarKernels = {"scalar",
+                                partition,
+                                merge,
+                                popcount,
+                                remap,
+                                compress,
+                                expand,
+                                plane_size,
+                                pack_plane,
+                                unpack_plane,
+                                CORAL_ELEMENT_KERNELS};
 
 const Kernels* kernels_named(std::string_view name) {
     if (name == "scalar") return &kScalarKernels;

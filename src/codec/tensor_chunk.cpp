@@ -127,16 +127,6 @@ const std::uint8_t* prepared_base(const Kernels& k, const DeltaModel& model, con
     return own;
 }
 
-// How many elements have more than 0, 1, … 6 bits beside their whole bytes.
-std::array<std::size_t, 7> plane_sizes(const std::uint8_t* count, std::size_t n) {
-    Histogram counts = histogram_of(count, n);
-    std::array<std::size_t, 7> sizes{};
-    for (unsigned c = 0; c < 256; ++c) {
-        for (unsigned bit = 0; bit < (c & 7u); ++bit) sizes[bit] += counts[c];
-    }
-    return sizes;
-}
-
 DeltaArrays arrays_of(unsigned extra_bytes, std::size_t n) {
     DeltaArrays arrays;
     arrays.symbol = lane(kLaneSymbol, n);
@@ -285,10 +275,11 @@ Status decode_delta(const Kernels& k, const DeltaModel& model, const Hint& hint,
         if (!in.take_bytes(used)) return cut_off();
     }
     std::memset(arrays.part, 0, n);
-    const std::array<std::size_t, 7> planes = plane_sizes(count, n);
-    for (unsigned bit = 0; bit < 7 && planes[bit] > 0; ++bit) {
-        if (!in.take(planes[bit], stream)) return cut_off();
-        k.unpack_plane(stream, (planes[bit] + 7) / 8, count, n, bit, arrays.part);
+    for (unsigned bit = 0; bit < 7; ++bit) {
+        const std::size_t bits = k.plane_size(count, n, bit);
+        if (bits == 0) break;
+        if (!in.take(bits, stream)) return cut_off();
+        k.unpack_plane(stream, (bits + 7) / 8, count, n, bit, arrays.part);
     }
     k.from_delta[log2_of(width)](arrays, lead, count, from, n, is_float(hint), data(out));
     if (hint.big_endian && width > 1) swap_bytes(data(out), n, width);

@@ -54,7 +54,7 @@ struct Class {
 
 // Neighbours are merged while that saves more table than it costs code.
 std::vector<Class> merge_classes(std::vector<Class> classes) {
-    constexpr std::size_t kMost = 24;
+    constexpr std::size_t kMost = 16;
     std::vector<double> joined;
     for (std::size_t i = 0; i + 1 < classes.size(); ++i) {
         joined.push_back(class_bits(sum_of(classes[i].counts, classes[i + 1].counts)));
