@@ -36,6 +36,7 @@ class PivotTree {
 
     bool empty() const { return leaves_.empty(); }
     bool has(std::uint8_t symbol) const;
+    std::uint64_t memory() const { return leaves_.capacity() + nodes_.capacity() * sizeof(Node); }  // beside itself
 
     // What a decoder needs to build it again.
     void write(Buffer& out) const;

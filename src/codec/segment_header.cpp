@@ -95,6 +95,11 @@ std::uint32_t SegmentHeader::chunk_raw_length(std::uint32_t index) const {
     return static_cast<std::uint32_t>(std::min<std::uint64_t>(left, std::uint64_t{1} << chunk_log2));
 }
 
+std::uint64_t SegmentHeader::memory() const {
+    std::uint64_t bytes = sizeof *this + chunks.size() * sizeof(Chunk) + bases.size() * sizeof(BaseRef) + tables.size();
+    return bytes + (model ? model->memory() : 0);
+}
+
 void write_header(const SegmentHeader& header, Buffer& out) {
     ByteWriter w(out);
     w.u32(header.raw_length).u16(header.hint.pack()).u16(static_cast<std::uint16_t>(header.coder));

@@ -95,6 +95,17 @@ void DeltaModel::derive(unsigned width) {
     }
 }
 
+std::uint64_t TensorModel::memory() const {
+    std::uint64_t bytes = sizeof *this;
+    if (solo) {
+        for (const auto& plane : solo->planes) bytes += plane ? plane->memory() : 0;
+    }
+    if (delta) {
+        for (const PivotTree& tree : delta->classes) bytes += sizeof tree + tree.memory();
+    }
+    return bytes;
+}
+
 Buffer TensorModel::write(unsigned width) const {
     Buffer out;
     auto put = [&](unsigned byte) { out.push_back(static_cast<std::byte>(byte)); };

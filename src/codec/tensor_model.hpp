@@ -33,6 +33,7 @@ struct TensorModel {
     std::optional<SoloModel> solo;
     std::optional<DeltaModel> delta;
 
+    std::uint64_t memory() const;
     Buffer write(unsigned width) const;
     // kCorrupt for anything that a chunk could not be decoded with.
     static Result<std::shared_ptr<const TensorModel>> read(Bytes tables, const Hint& hint);

@@ -18,9 +18,7 @@ struct CodedBlock {
     codec::SegmentHeader header;
     std::vector<Slot> slots;  // of a group
 
-    std::uint64_t memory() const {
-        return 256 + header.chunks.size() * sizeof(codec::Chunk) + slots.size() * sizeof(Slot);
-    }
+    std::uint64_t memory() const { return 256 + header.memory() + slots.size() * sizeof(Slot); }
 };
 
 // Where a segment's bytes are: all of a block, or a group member's part of it.

@@ -69,6 +69,8 @@ struct SegmentHeader {
     std::shared_ptr<const TensorModel> model;  // the tables as read_header has understood them
     std::vector<Chunk> chunks;
 
+    // Bytes that this takes in memory, for caches.
+    std::uint64_t memory() const;
     std::uint32_t chunk_count() const { return static_cast<std::uint32_t>(chunks.size()); }
     std::uint32_t chunk_raw_length(std::uint32_t index) const;
     std::uint32_t chunk_stored_begin(std::uint32_t index) const { return index ? chunks[index - 1].stored_end : 0; }
