@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <string_view>
 
 #include "coral/codec/segment_codec.hpp"
 #include "coral/repo/ingest.hpp"
@@ -33,18 +34,63 @@ std::optional<BaseMap::Entry> segments_of(const store::FileRecord& record, const
 
 }  // namespace
 
-std::optional<BaseMap::Entry> BaseMap::find(const std::string& name, std::uint8_t dtype) const {
+namespace {
+
+// What wrappers put before the names of the module in them: DistributedDataParallel, torch.compile, Lightning,
+// DeepSpeed, and the dictionaries that people save.
+constexpr std::string_view kWrappers[] = {"module.",     "_orig_mod.",        "_forward_module.", "model.",
+                                          "state_dict.", "model_state_dict.", "network.",         "net."};
+
+std::string unwrapped(std::string_view name) {
+    for (bool again = true; again;) {
+        again = false;
+        for (std::string_view wrapper : kWrappers) {
+            if (!name.starts_with(wrapper) || name.size() == wrapper.size()) continue;
+            name.remove_prefix(wrapper.size());
+            again = true;
+        }
+    }
+    return std::string(name);
+}
+
+// "bert.encoder.x.weight" and "encoder.x.weight": a model and the head on it.
+std::string without_first(std::string_view name) {
+    std::size_t dot = name.find('.');
+    bool more = dot != std::string_view::npos && name.find('.', dot + 1) != std::string_view::npos;
+    return more ? std::string(name.substr(dot + 1)) : std::string();
+}
+
+}  // namespace
+
+std::optional<BaseMap::Entry> BaseMap::find(const std::string& name, std::uint8_t dtype, std::uint64_t length) const {
     std::lock_guard lock(mutex_);
     auto found = map_.find(key_of(name, dtype));
-    if (found == map_.end()) return std::nullopt;
-    return found->second;
+    if (found != map_.end()) return found->second;
+    for (const std::string& other : {unwrapped(name), without_first(name)}) {
+        found = map_.find(key_of(other, dtype));
+        if (found != map_.end() && found->second.length == length) return found->second;
+    }
+    for (const std::string& other : {name, unwrapped(name)}) {
+        auto alias = aliases_.find(key_of(other, dtype));
+        if (alias == aliases_.end()) continue;
+        found = map_.find(alias->second);
+        if (found != map_.end() && found->second.length == length) return found->second;
+    }
+    return std::nullopt;
 }
 
 void BaseMap::put(const std::string& name, std::uint8_t dtype, Entry entry) {
     std::lock_guard lock(mutex_);
     // A worktree with this many differently named tensors has bigger worries than a missed base: start afresh.
-    if (map_.size() >= kLimit) map_.clear();
-    map_[key_of(name, dtype)] = std::move(entry);
+    if (map_.size() >= kLimit) {
+        map_.clear();
+        aliases_.clear();
+    }
+    std::string key = key_of(name, dtype);
+    for (const std::string& other : {unwrapped(name), without_first(name)}) {
+        if (!other.empty() && other != name) aliases_[key_of(other, dtype)] = key;
+    }
+    map_[std::move(key)] = std::move(entry);
 }
 
 void BaseMap::learn(const store::FileRecord& record) {

@@ -135,7 +135,7 @@ class Job {
         }
         record_.extents.push_back({new_slot(piece.tensor, piece.length), 0, piece.length});
         std::optional<SegmentId> candidate;
-        if (auto base = bases_.find(tensor.name, tensor.dtype)) {
+        if (auto base = bases_.find(tensor.name, tensor.dtype, tensor.length)) {
             std::size_t nth = static_cast<std::size_t>(piece.tensor_offset / codec::kMaxSegment);
             if (nth < base->segments.size()) candidate = base->segments[nth];
         }

@@ -26,7 +26,9 @@ class BaseMap {
         std::vector<SegmentId> segments;  // in order; each kMaxSegment long but the last
         std::uint64_t length = 0;
     };
-    std::optional<Entry> find(const std::string& name, std::uint8_t dtype) const;
+    // The newest under this name; else one of the same length under the name that a wrapper around the module (or none)
+    // gives it.
+    std::optional<Entry> find(const std::string& name, std::uint8_t dtype, std::uint64_t length) const;
     void put(const std::string& name, std::uint8_t dtype, Entry entry);
     // All tensors of a stored file (a commit that is checked out, the last save before a restart).
     void learn(const store::FileRecord& record);
@@ -35,6 +37,7 @@ class BaseMap {
     static constexpr std::size_t kLimit = 200'000;
     mutable std::mutex mutex_;
     std::unordered_map<std::string, Entry> map_;
+    std::unordered_map<std::string, std::string> aliases_;  // key of a shorter name -> key of map_
 };
 
 struct IngestProgress {
