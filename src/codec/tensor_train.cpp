@@ -78,14 +78,16 @@ std::vector<Class> merge_classes(std::vector<Class> classes) {
     return classes;
 }
 
-Buckets buckets_for(unsigned width) {
+// Small differences one by one: what weight decay alone has touched is a few units off, and not evenly so. Few elements
+// do not pay for long tables.
+Buckets buckets_for(unsigned width, std::size_t elements) {
     switch (width) {
         case 1:
             return {4, 1};
         case 2:
             return {5, 1};
         case 4:
-            return {4, 1};
+            return elements < 16'384 ? Buckets{4, 1} : Buckets{6, 2};
         default:
             return {3, 1};
     }
@@ -241,7 +243,7 @@ Trained<DeltaModel> train_delta(const Kernels& k, const Hint& hint, Bytes raw, B
                                 const std::vector<std::uint32_t>& chunks) {
     Trained<DeltaModel> out;
     DeltaModel& model = out.model;
-    model.buckets = buckets_for(hint.width);
+    model.buckets = buckets_for(hint.width, raw.size() / hint.width);
     model.derive(hint.width);
     if (hint.width == 4 && is_float(hint) && !hint.big_endian) {
         std::vector<Piece> few = pieces_of(hint, raw, base, chunks, 4);
