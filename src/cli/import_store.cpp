@@ -31,7 +31,7 @@ Error changed(const std::string& source) {
 class Importer {
   public:
     Importer(repo::Repository& repository, ThreadPool& pool, const ImportPlan& plan, repo::BaseMap& bases)
-        : plan_(plan), bases_(bases), ingestor_(repository.store(), pool, pool.size() + 1) {
+        : plan_(plan), bases_(bases), ingestor_(repository.store(), repository.base_index(), pool, pool.size() + 1) {
         out_.requests.resize(plan.items.size());
     }
 

@@ -40,15 +40,16 @@ bool equal_to_base(Bytes raw, std::size_t begin, std::size_t length, const Base&
 }
 
 // Which candidate each chunk can be copied from, as bits.
-std::vector<std::uint64_t> find_copies(Bytes raw, Hint hint, std::span<const Base> bases) {
-    std::size_t chunks = (raw.size() + kChunkSize - 1) >> kChunkLog2;
+std::vector<std::uint64_t> find_copies(Bytes raw, Hint hint, std::span<const Base> bases, unsigned chunk_log2) {
+    const std::size_t chunk_size = std::size_t{1} << chunk_log2;
+    std::size_t chunks = (raw.size() + chunk_size - 1) >> chunk_log2;
     std::vector<std::uint64_t> copies(chunks, 0);
     for (std::size_t b = 0; b < std::min<std::size_t>(bases.size(), 64); ++b) {
         const Base& base = bases[b];
         if (base.depth >= kMaxDepth || base.offset >= kMaxSegment || base.offset % hint.width != 0) continue;
         for (std::size_t c = 0; c < chunks; ++c) {
-            std::size_t begin = c << kChunkLog2;
-            if (equal_to_base(raw, begin, std::min<std::size_t>(kChunkSize, raw.size() - begin), base)) {
+            std::size_t begin = c << chunk_log2;
+            if (equal_to_base(raw, begin, std::min(chunk_size, raw.size() - begin), base)) {
                 copies[c] |= std::uint64_t{1} << b;
             }
         }
@@ -87,7 +88,7 @@ bool seems_compressible(Bytes raw, bool noise_before, MutableBytes scratch) {
 }
 
 // Appends the zstd frame and checks it by decoding; false when it gains too little.
-bool append_zstd(Bytes raw, int level, bool noise_before, Buffer& payload) {
+bool append_zstd(Bytes raw, int level, unsigned chunk_log2, bool noise_before, Buffer& payload) {
     thread_local Buffer scratch(zstd_bound(kChunkSize));
     thread_local Buffer decoded(kChunkSize);
     if (raw.size() < 32 || !seems_compressible(raw, noise_before, scratch)) return false;
@@ -96,7 +97,8 @@ bool append_zstd(Bytes raw, int level, bool noise_before, Buffer& payload) {
     if (got == 0) return false;
     MutableBytes check = MutableBytes(decoded).first(raw.size());
     Bytes frame = Bytes(scratch).first(got);
-    if (!zstd_decompress(frame, kChunkLog2, check) || std::memcmp(check.data(), raw.data(), raw.size()) != 0) {
+    if (!zstd_decompress(frame, static_cast<int>(chunk_log2), check) ||
+        std::memcmp(check.data(), raw.data(), raw.size()) != 0) {
         return false;  // a fault of memory or of zstd: raw bytes are always right
     }
     payload.insert(payload.end(), frame.begin(), frame.end());
@@ -129,8 +131,13 @@ bool decodes_to(const SegmentHeader& header, const Chunk& chunk, Bytes stored, B
 // Encodes one segment.
 class Job {
   public:
-    Job(Bytes raw, Hint hint, std::span<const Base> bases, Level level)
-        : raw_(raw), bases_(bases), level_(level), copies_(find_copies(raw, hint, bases)) {
+    Job(Bytes raw, Hint hint, std::span<const Base> bases, Level level, std::uint8_t chunk_log2)
+        : raw_(raw),
+          bases_(bases),
+          level_(level),
+          chunk_log2_(chunk_log2),
+          copies_(find_copies(raw, hint, bases, chunk_log2)) {
+        e_.header.chunk_log2 = chunk_log2;
         e_.header.raw_length = static_cast<std::uint32_t>(raw.size());
         if (hint.element == Hint::Class::kBytes && bases.empty()) {
             // Raw dumps, and containers that no parser knows. (Offsets into bases would have to fit the width.)
@@ -161,8 +168,8 @@ class Job {
     static constexpr double kAttach = 0.95;  // of SOLO's size: below it a base is worth reading another segment
 
     Bytes part(std::size_t c) const {
-        std::size_t begin = c << kChunkLog2;
-        return raw_.subspan(begin, std::min<std::size_t>(kChunkSize, raw_.size() - begin));
+        std::size_t begin = c << chunk_log2_;
+        return raw_.subspan(begin, std::min(std::size_t{1} << chunk_log2_, raw_.size() - begin));
     }
     bool copied(std::size_t c) const {
         return std::any_of(chosen_.begin(), chosen_.end(), [&](std::size_t b) { return (copies_[c] >> b & 1) != 0; });
@@ -182,7 +189,7 @@ class Job {
         }
         if (rest.empty()) return;
         auto model = std::make_shared<TensorModel>();
-        auto solo = train_solo(k, hint, raw_, rest);
+        auto solo = train_solo(k, hint, raw_, chunk_log2_, rest);
         double raw_bits = 0;
         for (std::uint32_t c : rest) raw_bits += 8.0 * static_cast<double>(part(c).size());
         double best = kAttach * std::min(solo.bits, raw_bits);
@@ -192,13 +199,13 @@ class Job {
             std::vector<std::uint32_t> covered;
             double uncovered_bits = 0;
             for (std::uint32_t c : rest) {
-                if ((std::size_t{c} << kChunkLog2) + part(c).size() <= base.size())
+                if ((std::size_t{c} << chunk_log2_) + part(c).size() <= base.size())
                     covered.push_back(c);
                 else
                     uncovered_bits += solo.bits * 8.0 * static_cast<double>(part(c).size()) / raw_bits;
             }
             if (covered.empty()) continue;
-            auto delta = train_delta(k, hint, raw_, base, covered);
+            auto delta = train_delta(k, hint, raw_, base, chunk_log2_, covered);
             if (delta.bits + uncovered_bits >= best) continue;
             best = delta.bits + uncovered_bits;
             model->delta = std::move(delta.model);
@@ -235,10 +242,10 @@ class Job {
         } else if (!add_coded(c, raw, chunk)) {
             bool noise_before = c > 0 && e_.header.chunks.back().mode == Mode::kRaw;
             bool look = e_.header.coder == Coder::kGeneric || zstd_pays_;
-            if (look && append_zstd(raw, zstd_level(level_, e_.header.hint), noise_before, e_.payload)) {
+            if (look && append_zstd(raw, zstd_level(level_, e_.header.hint), chunk_log2_, noise_before, e_.payload)) {
                 chunk.mode = Mode::kZstd;
             } else {
-                if (e_.payload.empty()) e_.payload.reserve(raw_.size() - (c << kChunkLog2));
+                if (e_.payload.empty()) e_.payload.reserve(raw_.size() - (c << chunk_log2_));
                 e_.payload.insert(e_.payload.end(), raw.begin(), raw.end());
             }
         }
@@ -256,7 +263,7 @@ class Job {
         Bytes base;
         if (delta_base_) {
             const Base& from = bases_[*delta_base_];
-            std::size_t begin = static_cast<std::size_t>(from.offset) + (c << kChunkLog2);
+            std::size_t begin = static_cast<std::size_t>(from.offset) + (c << chunk_log2_);
             if (begin + raw.size() <= from.raw.size()) base = from.raw.subspan(begin, raw.size());
         }
         bool done = false;
@@ -279,7 +286,7 @@ class Job {
         }
         if (zstd_pays_) {
             Buffer other;
-            if (append_zstd(raw, zstd_level(level_, hint), false, other) &&
+            if (append_zstd(raw, zstd_level(level_, hint), chunk_log2_, false, other) &&
                 (!done || other.size() < e_.payload.size() - before)) {
                 e_.payload.resize(before);
                 e_.payload.insert(e_.payload.end(), other.begin(), other.end());
@@ -302,6 +309,7 @@ class Job {
     Bytes raw_;
     std::span<const Base> bases_;
     Level level_;
+    unsigned chunk_log2_;
     std::vector<std::uint64_t> copies_;
     std::vector<std::size_t> chosen_;
     std::optional<std::size_t> delta_base_;
@@ -312,10 +320,13 @@ class Job {
 
 }  // namespace
 
-Result<Encoded> encode_segment(Bytes raw, Hint hint, std::span<const Base> bases, Level level) {
+Result<Encoded> encode_segment(Bytes raw, Hint hint, std::span<const Base> bases, Level level,
+                               std::uint8_t chunk_log2) {
     if (raw.empty() || raw.size() > kMaxSegment) return make_error(Errc::kInvalid, "segment of a wrong length");
     if (Hint::unpack(hint.pack()) != hint) return make_error(Errc::kInvalid, "segment hint of a wrong width");
-    return Job(raw, hint, bases, level).run();
+    if (chunk_log2 < kMinChunkLog2 || chunk_log2 > kChunkLog2)
+        return make_error(Errc::kInvalid, "chunks of a wrong size");
+    return Job(raw, hint, bases, level, chunk_log2).run();
 }
 
 Buffer compress_small(Bytes raw, int level) {

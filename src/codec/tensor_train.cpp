@@ -189,13 +189,13 @@ void count_piece(const Kernels& k, const Hint& hint, const DeltaModel& model, Pi
     counter.add(keys, arrays.symbol, n);
 }
 
-std::vector<Piece> pieces_of(const Hint& hint, Bytes raw, Bytes base, const std::vector<std::uint32_t>& chunks,
-                             std::size_t most) {
+std::vector<Piece> pieces_of(const Hint& hint, Bytes raw, Bytes base, unsigned chunk_log2,
+                             const std::vector<std::uint32_t>& chunks, std::size_t most) {
     std::vector<Piece> out;
     std::size_t step = std::max<std::size_t>(1, chunks.size() / most);
     for (std::size_t i = 0; i < chunks.size() && out.size() < most; i += step) {
-        std::size_t begin = std::size_t{chunks[i]} << kChunkLog2;
-        std::size_t length = std::min<std::size_t>(kChunkSize, raw.size() - begin);
+        std::size_t begin = std::size_t{chunks[i]} << chunk_log2;
+        std::size_t length = std::min(std::size_t{1} << chunk_log2, raw.size() - begin);
         out.push_back({data(raw) + begin, data(base) + begin, length / hint.width});
     }
     return out;
@@ -238,14 +238,14 @@ std::optional<float> find_scale(const std::vector<Piece>& pieces) {
 
 }  // namespace
 
-Trained<DeltaModel> train_delta(const Kernels& k, const Hint& hint, Bytes raw, Bytes base,
+Trained<DeltaModel> train_delta(const Kernels& k, const Hint& hint, Bytes raw, Bytes base, unsigned chunk_log2,
                                 const std::vector<std::uint32_t>& chunks) {
     Trained<DeltaModel> out;
     DeltaModel& model = out.model;
     model.buckets = buckets_for(hint.width, raw.size() / hint.width);
     model.derive(hint.width);
     if (hint.width == 4 && is_float(hint) && !hint.big_endian) {
-        std::vector<Piece> few = pieces_of(hint, raw, base, chunks, 4);
+        std::vector<Piece> few = pieces_of(hint, raw, base, chunk_log2, chunks, 4);
         if (auto scale = find_scale(few)) {
             double plain = ideal_bits(k, hint, model, few);
             model.scale = *scale;
@@ -255,7 +255,7 @@ Trained<DeltaModel> train_delta(const Kernels& k, const Hint& hint, Bytes raw, B
     std::vector<Class> classes;
     {
         Counter counter;
-        for (const Piece& piece : pieces_of(hint, raw, base, chunks, chunks.size())) {
+        for (const Piece& piece : pieces_of(hint, raw, base, chunk_log2, chunks, chunks.size())) {
             count_piece(k, hint, model, piece, counter);
         }
         classes = merge_classes(counter.classes());
@@ -273,7 +273,8 @@ Trained<DeltaModel> train_delta(const Kernels& k, const Hint& hint, Bytes raw, B
     return out;
 }
 
-Trained<SoloModel> train_solo(const Kernels& k, const Hint& hint, Bytes raw, const std::vector<std::uint32_t>& chunks) {
+Trained<SoloModel> train_solo(const Kernels& k, const Hint& hint, Bytes raw, unsigned chunk_log2,
+                              const std::vector<std::uint32_t>& chunks) {
     Trained<SoloModel> out;
     const unsigned width = hint.width, log2 = static_cast<unsigned>(std::countr_zero(width));
     // Per plane: how often each byte, in a third of the pieces of a long segment. A chunk with a byte that is in none
@@ -281,7 +282,7 @@ Trained<SoloModel> train_solo(const Kernels& k, const Hint& hint, Bytes raw, con
     std::array<Row, 8> counts{};
     std::array<double, 8> noise{};  // elements of planes that are noise
     double all = 0, measured = 0;
-    std::vector<Piece> pieces = pieces_of(hint, raw, raw, chunks, chunks.size());
+    std::vector<Piece> pieces = pieces_of(hint, raw, raw, chunk_log2, chunks, chunks.size());
     std::size_t step = pieces.size() > 12 ? 3 : 1;
     for (std::size_t i = 0; i < pieces.size(); ++i) {
         const Piece& piece = pieces[i];

@@ -13,10 +13,11 @@ struct Trained {
 };
 
 // `chunks`: which to measure, by number.
-Trained<SoloModel> train_solo(const Kernels& k, const Hint& hint, Bytes raw, const std::vector<std::uint32_t>& chunks);
+Trained<SoloModel> train_solo(const Kernels& k, const Hint& hint, Bytes raw, unsigned chunk_log2,
+                              const std::vector<std::uint32_t>& chunks);
 
 // `base` begins where the segment does; chunks that it does not cover wholly are not to be named.
-Trained<DeltaModel> train_delta(const Kernels& k, const Hint& hint, Bytes raw, Bytes base,
+Trained<DeltaModel> train_delta(const Kernels& k, const Hint& hint, Bytes raw, Bytes base, unsigned chunk_log2,
                                 const std::vector<std::uint32_t>& chunks);
 
 }  // namespace coral::codec

@@ -9,6 +9,7 @@
 
 #include "coral/base/hash.hpp"
 #include "coral/codec/segment_codec.hpp"
+#include "repo/base_index.hpp"
 
 namespace coral::repo {
 namespace {
@@ -75,12 +76,18 @@ struct Slot {
 
 class Job {
   public:
-    Job(store::Store& store, ThreadPool& pool, std::size_t in_flight, const formats::ByteSource& source, BaseMap& bases,
-        IngestProgress* progress)
-        : store_(store), source_(source), bases_(bases), progress_(progress), tasks_(pool, in_flight) {}
+    Job(store::Store& store, BaseIndex& similar, ThreadPool& pool, std::size_t in_flight,
+        const formats::ByteSource& source, BaseMap& bases, IngestProgress* progress)
+        : store_(store),
+          similar_(similar),
+          source_(source),
+          bases_(bases),
+          progress_(progress),
+          tasks_(pool, in_flight) {}
 
     Result<Ingested> run() {
         size_ = source_.size();
+        similar_.refresh();
         CORAL_TRY(auto layout, formats::parse_layout(source_));
         if (layout && layout_is_sound(*layout, size_)) layout_ = std::move(*layout);
         record_.size = size_;
@@ -149,15 +156,30 @@ class Job {
             if (failed()) return;
             slot.id = SegmentId::from(Sha256::of(*raw));
             if (slot.tensor >= 0) slot.crc = crc32(*raw);
-            std::vector<store::BaseCandidate> candidates;
-            if (candidate && *candidate != slot.id) candidates.push_back({*candidate, 0});
-            auto put = store_.put_segment(slot.id, *raw, hint, candidates);
+            auto put = put_with_base(slot.id, *raw, hint, candidate);
             std::lock_guard lock(mutex_);
             if (put)
                 stored_ += put->stored_bytes;
             else if (!error_)
                 error_ = std::move(put).error();
         });
+    }
+
+    // The base is what the name suggests, or what looks more alike.
+    Result<store::Put> put_with_base(const SegmentId& id, Bytes raw, codec::Hint hint,
+                                     std::optional<SegmentId> candidate) {
+        std::optional<Sketch> sketch;
+        if (hint.element != codec::Hint::Class::kBytes && raw.size() >= kSketchFrom) {
+            CORAL_TRY(bool there, store_.contains(store::Kind::kSegment, AnyId::from(id)));
+            if (there) return store::Put{true, 0, 0};
+            sketch = sketch_of(raw, hint);
+            candidate = similar_.choose(*sketch, candidate);
+        }
+        std::vector<store::BaseCandidate> candidates;
+        if (candidate && *candidate != id) candidates.push_back({*candidate, 0});
+        CORAL_TRY(store::Put put, store_.put_segment(id, raw, hint, candidates));
+        if (sketch && !put.existed) similar_.add(id, *sketch, put.depth);
+        return put;
     }
 
     // ---- skeleton: one stream, cut at 16 MiB like a tensor. Its extents are placed as bytes arrive and get their
@@ -241,6 +263,7 @@ class Job {
         record_.id = FileId::from(whole_.finish());
         name_segments();
         CORAL_TRY(store::Put put, store_.put_file(record_));
+        similar_.flush();
         for (std::size_t i = 0; i < tensor_segments_.size(); ++i) {
             if (tensor_segments_[i].empty()) continue;
             const store::TensorEntry& tensor = record_.tensors[i];
@@ -252,6 +275,7 @@ class Job {
     static constexpr std::uint32_t kPending = store::Extent::kInline - 1;
 
     store::Store& store_;
+    BaseIndex& similar_;
     const formats::ByteSource& source_;
     BaseMap& bases_;
     IngestProgress* progress_;
@@ -278,11 +302,11 @@ Status FileSource::read_at(std::uint64_t offset, MutableBytes out) const {
     return {};
 }
 
-Ingestor::Ingestor(store::Store& store, ThreadPool& pool, std::size_t in_flight)
-    : store_(store), pool_(pool), in_flight_(std::max<std::size_t>(in_flight, 1)) {}
+Ingestor::Ingestor(store::Store& store, BaseIndex& similar, ThreadPool& pool, std::size_t in_flight)
+    : store_(store), similar_(similar), pool_(pool), in_flight_(std::max<std::size_t>(in_flight, 1)) {}
 
 Result<Ingested> Ingestor::ingest(const formats::ByteSource& source, BaseMap& bases, IngestProgress* progress) {
-    return Job(store_, pool_, in_flight_, source, bases, progress).run();
+    return Job(store_, similar_, pool_, in_flight_, source, bases, progress).run();
 }
 
 }  // namespace coral::repo

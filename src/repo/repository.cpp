@@ -9,6 +9,7 @@
 #include "coral/base/hash.hpp"
 #include "coral/base/log.hpp"
 #include "coral/repo/settings.hpp"
+#include "repo/base_index.hpp"
 #include "repo/caches.hpp"
 #include "repo/format_file.hpp"
 #include "repo/init.hpp"
@@ -129,6 +130,7 @@ Result<std::unique_ptr<Repository>> Repository::open(Os& os, const std::string& 
     apply_settings(os, absolute, store_options);
     CORAL_TRY(repo->state_, State::open(os, path_join(absolute, "state.db"), read_only, false));
     CORAL_TRY(repo->store_, store::Store::open(os, absolute, format.repo, store_options));
+    repo->base_index_ = std::make_unique<BaseIndex>(os, path_join(absolute, "bases.db"), read_only);
     return repo;
 }
 

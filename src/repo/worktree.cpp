@@ -27,7 +27,7 @@ Worktree::Impl::Impl(Worktree& worktree, ThreadPool& pool)
     : tree(worktree),
       repo(worktree.repo_),
       state(repo.state()),
-      ingestor(repo.store(), pool, ingest_window(pool)),
+      ingestor(repo.store(), repo.base_index(), pool, ingest_window(pool)),
       boot(repo.os().boot_id()),
       staging_files(std::make_shared<StagingFiles>(repo.os())) {}
 

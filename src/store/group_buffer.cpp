@@ -104,7 +104,30 @@ bool GroupBuffer::holds_much() {
 
 namespace {
 
-// A group as it is coded: members of the widest elements first, so that all lie aligned, and the hint of most bytes.
+// Small chunks of elements: neighbours with a spread of their own get a table, and a small tensor is read without much
+// else. Measured on models of many small tensors: 64 KiB 1.1 % smaller than 256 KiB, 32 KiB 1.4 %. zstd wants long
+// ones.
+std::uint8_t chunk_log2_for(const codec::Hint& hint) {
+    return hint.element == codec::Hint::Class::kBytes ? codec::kChunkLog2 : std::uint8_t{15};
+}
+
+// The mean of the members' highest bytes, below the sign of floats: how large their values are. In units of 1/16.
+std::uint32_t magnitude(Bytes member, const codec::Hint& hint) {
+    if (hint.width < 2) return 0;
+    const std::size_t n = member.size() / hint.width;
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+        Bytes element = member.subspan(i * hint.width, hint.width);
+        auto high = std::to_integer<unsigned>(hint.big_endian ? element[0] : element[hint.width - 1u]);
+        auto next = std::to_integer<unsigned>(hint.big_endian ? element[1] : element[hint.width - 2u]);
+        sum += hint.element == codec::Hint::Class::kFloat ? (high << 1 | next >> 7) & 0xff : high;
+    }
+    return n > 0 ? static_cast<std::uint32_t>(16 * sum / n) : 0;
+}
+
+// A group as it is coded: members of the widest elements first, so that all lie aligned; among those, members with
+// values of the same size side by side (weights, moments, squares of gradients), so that each chunk has a spread of its
+// own and finds a table for it. And the hint of most bytes.
 struct Ordered {
     std::vector<Slot> slots;
     Buffer block;
@@ -113,11 +136,21 @@ struct Ordered {
 
 Ordered order_group(const PendingGroup& group) {
     Ordered out;
-    out.slots = group.slots;
-    auto width = [](const Slot& slot) { return codec::Hint::unpack(slot.hint).width; };
-    std::stable_sort(out.slots.begin(), out.slots.end(), [&](const Slot& a, const Slot& b) {
-        return width(a) != width(b) ? width(a) > width(b) : a.hint < b.hint;
-    });
+    struct Place {
+        unsigned narrow;
+        std::uint16_t hint;
+        std::uint32_t magnitude;
+        std::size_t slot;
+        auto operator<=>(const Place&) const = default;
+    };
+    std::vector<Place> places;
+    for (const Slot& slot : group.slots) {
+        codec::Hint hint = codec::Hint::unpack(slot.hint);
+        Bytes member(group.block.get() + slot.offset, slot.length);
+        places.push_back({8u - hint.width, slot.hint, magnitude(member, hint), places.size()});
+    }
+    std::sort(places.begin(), places.end());
+    for (const Place& place : places) out.slots.push_back(group.slots[place.slot]);
     std::map<std::uint16_t, std::size_t> bytes;
     out.block.reserve(group.used);
     for (Slot& slot : out.slots) {
@@ -146,7 +179,8 @@ Status GroupBuffer::flush_group() {
     }
     // Others go on reading the group as it is.
     Ordered ordered = order_group(*group);
-    CORAL_TRY(codec::Encoded encoded, codec::encode_segment(ordered.block, ordered.hint, {}));
+    CORAL_TRY(codec::Encoded encoded, codec::encode_segment(ordered.block, ordered.hint, {}, codec::Level::kDefault,
+                                                            chunk_log2_for(ordered.hint)));
     Buffer specific = encode_group({ordered.slots, encoded.header});
     CORAL_CHECK(writer_.append(Kind::kGroup, 0, Sha256::of(ordered.block), specific, encoded.payload));
     std::lock_guard lock(mutex_);

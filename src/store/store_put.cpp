@@ -17,6 +17,12 @@ constexpr std::size_t kAloneWithBase = 8u << 10;
 // Base segments held in memory by one put.
 constexpr std::size_t kMaxCandidates = 2;
 
+// Up to 1 MiB, chunks of 64 KiB: tables of their own for rows that differ, 0.1–0.4 % smaller, and less to read for a
+// few bytes. Beyond, what every chunk costs to decode weighs more.
+std::uint8_t chunk_log2_for(Bytes raw) {
+    return raw.size() <= (1u << 20) ? std::uint8_t{16} : codec::kChunkLog2;
+}
+
 Error invalid(std::string what) {
     return make_error(Errc::kInvalid, std::move(what));
 }
@@ -80,7 +86,8 @@ Result<Put> StoreImpl::put_large(const SegmentId& id, Bytes raw, codec::Hint hin
                                  std::span<const BaseCandidate> candidates) {
     std::vector<Buffer> base_bytes;
     CORAL_TRY(std::vector<codec::Base> bases, load_bases(candidates, hint, base_bytes));
-    CORAL_TRY(codec::Encoded encoded, codec::encode_segment(raw, hint, bases));
+    CORAL_TRY(codec::Encoded encoded,
+              codec::encode_segment(raw, hint, bases, codec::Level::kDefault, chunk_log2_for(raw)));
     base_bytes.clear();
     Buffer specific;
     codec::write_header(encoded.header, specific);

@@ -18,6 +18,7 @@ namespace coral::codec {
 
 inline constexpr std::uint32_t kMaxSegment = 16u << 20;
 inline constexpr std::uint8_t kChunkLog2 = 18;
+inline constexpr std::uint8_t kMinChunkLog2 = 12;
 inline constexpr std::uint32_t kChunkSize = 1u << kChunkLog2;
 inline constexpr std::uint8_t kMaxDepth = 7;
 inline constexpr std::size_t kMaxBases = 2;
@@ -96,8 +97,10 @@ struct Encoded {
 };
 
 // `raw` must be 1 … kMaxSegment bytes. Bases too deep to be used are ignored; only those used appear in the header. The
-// result has been decoded again and compared: what is returned is right. Payload ≤ raw.size().
-Result<Encoded> encode_segment(Bytes raw, Hint hint, std::span<const Base> bases, Level level = Level::kDefault);
+// result has been decoded again and compared: what is returned is right. Payload ≤ raw.size(). Chunks are of
+// 2^chunk_log2 bytes, kMinChunkLog2 … kChunkLog2: small ones for blocks of many small tensors.
+Result<Encoded> encode_segment(Bytes raw, Hint hint, std::span<const Base> bases, Level level = Level::kDefault,
+                               std::uint8_t chunk_log2 = kChunkLog2);
 
 // Bytes [begin, end) of base `slot`; beyond the base's end they read as zero. The reader fills all of `out`.
 using BaseReader = std::function<Status(std::uint8_t slot, std::uint64_t begin, MutableBytes out)>;

@@ -18,6 +18,8 @@
 
 namespace coral::repo {
 
+class BaseIndex;  // src/repo/base_index.hpp: finds tensors that look alike
+
 // Remembers, per worktree, where tensors of a name and dtype were stored last, so that the next save can refer to them.
 // Thread-safe. Bounded: the least recently stored are forgotten.
 class BaseMap {
@@ -55,12 +57,14 @@ struct Ingested {
 class Ingestor {
   public:
     // `pool` is shared; at most `in_flight` segment buffers (16 MiB each) per file.
-    Ingestor(store::Store& store, ThreadPool& pool, std::size_t in_flight);
+    // `similar` is the repository's.
+    Ingestor(store::Store& store, BaseIndex& similar, ThreadPool& pool, std::size_t in_flight);
     // Thread-safe. kConflict when cancelled or when the source changed its size meanwhile.
     Result<Ingested> ingest(const formats::ByteSource& source, BaseMap& bases, IngestProgress* progress = nullptr);
 
   private:
     store::Store& store_;
+    BaseIndex& similar_;
     ThreadPool& pool_;
     std::size_t in_flight_;
 };

@@ -22,8 +22,9 @@ class Database;
 
 namespace coral::repo {
 
-class State;     // src/repo/state.hpp: the connections to state.db
-class Worktree;  // worktree.hpp
+class BaseIndex;  // src/repo/base_index.hpp: finds tensors that look alike
+class State;      // src/repo/state.hpp: the connections to state.db
+class Worktree;   // worktree.hpp
 
 struct RepositoryOptions {
     store::StoreOptions store;
@@ -82,6 +83,7 @@ class Repository {
     const Uuid& uuid() const { return uuid_; }
     store::Store& store() const { return *store_; }
     State& state() const { return *state_; }
+    BaseIndex& base_index() const { return *base_index_; }
     bool read_only() const { return read_only_; }
 
     // ---- objects. Trees and commits are cached (bounded).
@@ -148,6 +150,7 @@ class Repository {
     bool read_only_;
     std::unique_ptr<store::Store> store_;
     std::unique_ptr<State> state_;
+    std::unique_ptr<BaseIndex> base_index_;
     std::unique_ptr<Caches> caches_;
 };
 

@@ -30,7 +30,7 @@ Hint hint_for(unsigned width, bool is_float, bool big_endian = false) {
 }
 
 void solo_round_trip(const Hint& hint, const Buffer& raw) {
-    auto trained = train_solo(kScalarKernels, hint, raw, {0});
+    auto trained = train_solo(kScalarKernels, hint, raw, kChunkLog2, {0});
     Buffer first;
     bool pays = encode_solo(kScalarKernels, trained.model, hint, raw, first);
     for (const Kernels* k : paths()) {
@@ -47,7 +47,7 @@ void solo_round_trip(const Hint& hint, const Buffer& raw) {
 
 // Returns the coded size; raw size when that is not larger.
 std::size_t delta_round_trip(const Hint& hint, const Buffer& raw, const Buffer& base) {
-    auto trained = train_delta(kScalarKernels, hint, raw, base, {0});
+    auto trained = train_delta(kScalarKernels, hint, raw, base, kChunkLog2, {0});
     TensorModel model;
     model.delta = trained.model;
     auto read = TensorModel::read(model.write(hint.width), hint);
@@ -183,7 +183,7 @@ TEST(TensorCodec, PrunedWeightsAloneCostAMaskAndTheOthers) {
     }
     Hint hint = hint_for(4, true);
     solo_round_trip(hint, raw);
-    auto trained = train_solo(kScalarKernels, hint, raw, {0});
+    auto trained = train_solo(kScalarKernels, hint, raw, kChunkLog2, {0});
     Buffer coded;
     ASSERT_TRUE(encode_solo(kScalarKernels, trained.model, hint, raw, coded));
     EXPECT_LT(coded.size(), 60'000 / 8 * (1 + 26.8 / 2) * 1.01);
@@ -198,8 +198,8 @@ TEST(TensorCodec, AnythingIsAnErrorOrAnOutput) {
     auto [raw, base] = update(3000, 2, 1e-4, 8);
     Hint hint = hint_for(2, true);
     TensorModel model;
-    model.delta = train_delta(kScalarKernels, hint, raw, base, {0}).model;
-    model.solo = train_solo(kScalarKernels, hint, raw, {0}).model;
+    model.delta = train_delta(kScalarKernels, hint, raw, base, kChunkLog2, {0}).model;
+    model.solo = train_solo(kScalarKernels, hint, raw, kChunkLog2, {0}).model;
     Buffer tables = model.write(2), delta, solo;
     ASSERT_TRUE(encode_delta(kScalarKernels, *model.delta, hint, raw, base, delta));
     ASSERT_TRUE(encode_solo(kScalarKernels, *model.solo, hint, raw, solo));

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// Finds a base for a segment by what it looks like: whatever its name, file, branch or container. Sketches of all
+// segments that were stored lie in bases.db, which may vanish at any moment (fewer bases are found until it has filled
+// again); the newest of their heads are held in memory.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <shared_mutex>
+#include <string>
+#include <vector>
+
+#include "coral/base/lru.hpp"
+#include "coral/base/os.hpp"
+#include "coral/base/result.hpp"
+#include "coral/base/sqlite.hpp"
+#include "repo/sketch.hpp"
+
+namespace coral::repo {
+
+// Thread-safe. Several processes may use one bases.db; each sees what the others added when it opens it and now and
+// then. No call fails: a base that is not found costs bytes, never a write.
+class BaseIndex {
+  public:
+    static constexpr std::size_t kMostHeads = 200'000;      // in memory: 16 MB
+    static constexpr std::uint64_t kCacheBytes = 8u << 20;  // of whole sketches
+
+    BaseIndex(Os& os, std::string path, bool read_only)
+        : os_(os), path_(std::move(path)), read_only_(read_only), cache_(kCacheBytes) {}
+    ~BaseIndex();
+
+    struct Choice {
+        SegmentId id;
+        double bits = 0;  // an element, estimated
+    };
+    // The best base for what `sketch` shows, or nothing when none is expected to cost less than 0.9 of SOLO. `named` is
+    // what the name suggests: taken unless another one is clearly better or it is no better than none, and always when
+    // there is no sketch of it.
+    std::optional<SegmentId> choose(const Sketch& sketch, const std::optional<SegmentId>& named);
+    // Candidates by ascending cost, at most `limit`.
+    std::vector<Choice> nearest(const Sketch& sketch, std::size_t limit);
+
+    void add(const SegmentId& id, const Sketch& sketch, std::uint8_t depth);
+    // Takes in what is in bases.db: called at the beginning of each file, and before the first search.
+    void refresh();
+    // What was added goes to bases.db; called at the end of each file. Only then it is found.
+    void flush();
+
+  private:
+    struct Group {  // of one element type
+        std::vector<std::array<std::uint16_t, Sketch::kHead>> heads;
+        std::vector<SegmentId> ids;
+        std::vector<std::uint8_t> depths;
+    };
+    struct Added {
+        SegmentId id;
+        Sketch sketch;
+        std::uint8_t depth = 0;
+    };
+
+    // database_mutex_ held
+    Database* database();
+    Status open_database();
+    Status take_in(Database& db);
+    Status write(Database& db, const std::vector<Added>& added);
+    void give_up(const Error& error);
+
+    std::shared_ptr<const Sketch> read(const SegmentId& id);
+
+    Os& os_;
+    const std::string path_;
+    const bool read_only_;
+
+    std::mutex database_mutex_;  // guards database_, failed_, taken_in_; held across SQLite's own I/O only
+    std::unique_ptr<Database> database_;
+    bool failed_ = false;  // told once; there is no search then
+    std::int64_t taken_in_ = 0;
+
+    std::shared_mutex groups_mutex_;  // guards groups_, heads_; a leaf
+    std::map<std::uint16_t, Group> groups_;
+    std::size_t heads_ = 0;
+    std::mutex added_mutex_;  // guards added_; a leaf
+    std::vector<Added> added_;
+    Lru<SegmentId, Sketch> cache_;
+};
+
+}  // namespace coral::repo
