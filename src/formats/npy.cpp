@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // .npy: magic, version, header length, a Python literal {'descr': …, 'fortran_order': …, 'shape': …}, the elements.
 // Spec: numpy.org/doc/stable/reference/generated/numpy.lib.format.html, versions 1.0 to 3.0.
+#include "formats/npy.hpp"
+
 #include <array>
 #include <string>
 
@@ -163,36 +165,41 @@ class HeaderParser {
 
 }  // namespace
 
-Result<std::optional<Layout>> parse_npy(const ByteSource& source) {
-    const std::uint64_t size = source.size();
+Result<std::optional<Tensor>> read_npy(const ByteSource& source, std::uint64_t begin, std::uint64_t size) {
     std::array<std::byte, 12> start{};
-    if (size < start.size()) return std::optional<Layout>{};
-    CORAL_CHECK(source.read_at(0, start));
-    if (as_text(start).substr(0, kMagic.size()) != kMagic) return std::optional<Layout>{};
+    if (size < start.size()) return std::optional<Tensor>{};
+    CORAL_CHECK(source.read_at(begin, start));
+    if (as_text(start).substr(0, kMagic.size()) != kMagic) return std::optional<Tensor>{};
     const auto major = static_cast<unsigned>(start[6]);
-    if (major < 1 || major > 3 || start[7] != std::byte{0}) return std::optional<Layout>{};
+    if (major < 1 || major > 3 || start[7] != std::byte{0}) return std::optional<Tensor>{};
     const std::uint64_t fixed = major == 1 ? 10 : 12;
     const std::uint64_t length = major == 1 ? load_le<std::uint16_t>(&start[8]) : load_le<std::uint32_t>(&start[8]);
-    if (length > kMaxNpyHeader || length > size - fixed) return std::optional<Layout>{};
+    if (length > kMaxNpyHeader || length > size - fixed) return std::optional<Tensor>{};
 
     Buffer text(static_cast<std::size_t>(length));
-    CORAL_CHECK(source.read_at(fixed, text));
-    if (!is_utf8(as_text(text))) return std::optional<Layout>{};
+    CORAL_CHECK(source.read_at(begin + fixed, text));
+    if (!is_utf8(as_text(text))) return std::optional<Tensor>{};
     std::optional<Header> header = HeaderParser(as_text(text)).parse();
-    if (!header) return std::optional<Layout>{};
+    if (!header) return std::optional<Tensor>{};
 
     Tensor tensor;
-    tensor.name = "npy";
     tensor.dtype = header->dtype;
     tensor.big_endian = header->big_endian;
-    tensor.offset = fixed + length;
+    tensor.offset = begin + fixed + length;
     std::optional<std::uint64_t> count = element_count(header->shape);
-    if (!count || !checked_mul<std::uint64_t>(*count, header->item_size, tensor.length)) return std::optional<Layout>{};
+    if (!count || !checked_mul<std::uint64_t>(*count, header->item_size, tensor.length)) return std::optional<Tensor>{};
+    if (tensor.length > size - fixed - length) return std::optional<Tensor>{};
     tensor.shape = std::move(header->shape);
-    // Less than there is, is legal: numpy.save appends to an open file.
+    return std::optional<Tensor>(std::move(tensor));
+}
+
+Result<std::optional<Layout>> parse_npy(const ByteSource& source) {
+    CORAL_TRY(std::optional<Tensor> tensor, read_npy(source, 0, source.size()));
+    if (!tensor) return std::optional<Layout>{};
+    tensor->name = "npy";
     Layout layout{Parser::kNpy, kVersion, {}};
-    layout.tensors.push_back(std::move(tensor));
-    return finish_layout(std::move(layout), size);
+    layout.tensors.push_back(std::move(*tensor));
+    return finish_layout(std::move(layout), source.size());
 }
 
 }  // namespace coral::formats
