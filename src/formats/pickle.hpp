@@ -24,6 +24,7 @@ struct PickledStorage {
     Dtype dtype = Dtype::kUnknown;
     bool untyped = false;  // count is bytes; the dtype is in the tensors (_rebuild_tensor_v3)
     std::uint64_t count = 0;
+    std::uint32_t element_bytes = 0;  // of what count counts; 0: not known
 };
 
 // A tensor that shows (a part of) a storage.
@@ -40,6 +41,10 @@ class TorchPickle {
   public:
     // False when it did not reach the end. Check reader.error() too.
     bool read(SourceReader& reader);
+
+    // The value that the pickle is; after an early end, the first of what was there.
+    Value root() const { return roots_.empty() ? Value() : roots_.front(); }
+    const PickleHeap& heap() const { return heap_; }
 
     const std::deque<PickledStorage>& storages() const { return storages_; }
     std::string_view key(const PickledStorage& storage) const { return heap_.text(storage.key); }

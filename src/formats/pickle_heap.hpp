@@ -23,7 +23,7 @@ enum class Tag : std::uint8_t {
     kBool,
     kInt,  // fits 56 bits; larger ones are kOpaque
     kText,
-    kGlobal,   // payload: Global, Dtype
+    kGlobal,   // payload: Global, Dtype, bytes of an element
     kStorage,  // payload: index of a persistent id
     kTensor,   // payload: index of a rebuilt tensor
     kTuple,
@@ -50,8 +50,9 @@ class Value {
     Value() = default;
     static Value of(Tag tag, std::uint64_t payload = 0) { return Value(payload << 8 | static_cast<std::uint8_t>(tag)); }
     static Value integer(std::int64_t v);
-    static Value global(Global kind, Dtype dtype = Dtype::kUnknown) {
-        return of(Tag::kGlobal, static_cast<std::uint64_t>(dtype) << 8 | static_cast<std::uint8_t>(kind));
+    static Value global(Global kind, Dtype dtype = Dtype::kUnknown, std::uint8_t element_bytes = 0) {
+        const auto number = static_cast<std::uint64_t>(dtype);
+        return of(Tag::kGlobal, std::uint64_t{element_bytes} << 16 | number << 8 | static_cast<std::uint8_t>(kind));
     }
 
     Tag tag() const { return static_cast<Tag>(raw_ & 0xff); }
@@ -59,7 +60,8 @@ class Value {
     std::uint32_t index() const { return static_cast<std::uint32_t>(payload()); }
     std::int64_t as_int() const { return static_cast<std::int64_t>(raw_) >> 8; }
     Global global_kind() const { return static_cast<Global>(payload() & 0xff); }
-    Dtype global_dtype() const { return static_cast<Dtype>(payload() >> 8); }
+    Dtype global_dtype() const { return static_cast<Dtype>(payload() >> 8 & 0xff); }
+    std::uint32_t global_element_bytes() const { return static_cast<std::uint32_t>(payload() >> 16); }
     bool is_container() const { return tag() >= Tag::kTuple; }
     bool is_global(Global kind) const { return tag() == Tag::kGlobal && global_kind() == kind; }
 

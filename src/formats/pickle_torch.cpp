@@ -116,12 +116,20 @@ std::optional<Dtype> find_dtype(const Table& table, std::string_view name) {
     return it->dtype;
 }
 
+// In a file without sizes they decide where the next storage starts. 0: not known.
+std::uint8_t element_bytes(std::string_view name, Dtype dtype) {
+    if (dtype != Dtype::kQuantised) return static_cast<std::uint8_t>(dtype_bits(dtype) / 8);
+    if (name == "QInt32") return 4;
+    return find_dtype(kStorageTypes, name) ? 1 : 0;
+}
+
 // A storage type that we do not know still names bytes of the file: kQuantised, "bytes with a meaning we do not code".
 Value storage_type(std::string_view name) {
     if (name == "Untyped" || name == "_Untyped" || name == "Typed" || name == "_Typed") {
-        return Value::global(Global::kStorageType, Dtype::kUnknown);
+        return Value::global(Global::kStorageType, Dtype::kUnknown, 1);
     }
-    return Value::global(Global::kStorageType, find_dtype(kStorageTypes, name).value_or(Dtype::kQuantised));
+    const Dtype dtype = find_dtype(kStorageTypes, name).value_or(Dtype::kQuantised);
+    return Value::global(Global::kStorageType, dtype, element_bytes(name, dtype));
 }
 
 }  // namespace
@@ -150,6 +158,7 @@ bool PickleMachine::push_persistent(Value id) {
     storage.dtype = type.global_dtype();
     storage.untyped = storage.dtype == Dtype::kUnknown;
     storage.count = static_cast<std::uint64_t>(count.as_int());
+    storage.element_bytes = type.global_element_bytes();
     out_.storages_.push_back(storage);
     return push(Value::of(Tag::kStorage, out_.storages_.size() - 1));
 }
