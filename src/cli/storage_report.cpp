@@ -117,6 +117,14 @@ const char* parser_text(std::uint16_t parser) {
             return "torch-zip";
         case formats::Parser::kNpy:
             return "npy";
+        case formats::Parser::kOnnx:
+            return "onnx";
+        case formats::Parser::kNpz:
+            return "npz";
+        case formats::Parser::kGguf:
+            return "gguf";
+        case formats::Parser::kTorchLegacy:
+            return "torch-legacy";
     }
     return "other";
 }

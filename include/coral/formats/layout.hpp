@@ -52,7 +52,16 @@ std::uint32_t dtype_width(Dtype dtype);
 bool dtype_is_float(Dtype dtype);
 
 // Numbers are on-disk facts; append only.
-enum class Parser : std::uint16_t { kNone = 0, kSafetensors = 1, kTorchZip = 2, kNpy = 3 };
+enum class Parser : std::uint16_t {
+    kNone = 0,
+    kSafetensors = 1,
+    kTorchZip = 2,
+    kNpy = 3,
+    kOnnx = 4,
+    kNpz = 5,
+    kGguf = 6,
+    kTorchLegacy = 7,
+};
 
 struct Tensor {
     std::string
@@ -99,5 +108,9 @@ Result<std::optional<Layout>> parse_layout(const ByteSource& source);
 Result<std::optional<Layout>> parse_safetensors(const ByteSource& source);
 Result<std::optional<Layout>> parse_torch_zip(const ByteSource& source);
 Result<std::optional<Layout>> parse_npy(const ByteSource& source);
+Result<std::optional<Layout>> parse_onnx(const ByteSource& source);
+Result<std::optional<Layout>> parse_npz(const ByteSource& source);
+Result<std::optional<Layout>> parse_gguf(const ByteSource& source);
+Result<std::optional<Layout>> parse_torch_legacy(const ByteSource& source);
 
 }  // namespace coral::formats

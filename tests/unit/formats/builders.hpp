@@ -86,6 +86,55 @@ std::string torch_zip(const std::string& pickle, const std::vector<Member>& memb
 // With version major.0; the length of the header unless another is given.
 std::string npy(const std::string& header, const std::string& data, int major = 1, std::uint64_t length = ~0ULL);
 
+// ---- ONNX
+
+std::string varint(std::uint64_t value);
+// One field of a protobuf message: a varint, or a payload with its length (the true one unless another is given).
+std::string proto(std::uint64_t number, std::uint64_t value);
+std::string proto(std::uint64_t number, const std::string& payload, std::uint64_t length = ~0ULL);
+// A TensorProto with raw_data.
+std::string onnx_tensor(const std::string& name, std::uint64_t type, const std::vector<std::uint64_t>& dims,
+                        const std::string& raw);
+// A Constant with that tensor.
+std::string onnx_constant(const std::string& output, const std::string& tensor);
+// The smallest ModelProto around the fields of a graph.
+std::string onnx(const std::string& graph);
+
+// ---- GGUF
+
+struct GgufTensor {
+    std::string name;
+    std::vector<std::uint64_t> dims;  // innermost first
+    std::uint32_t type = 0;
+    std::uint64_t offset = 0;
+};
+
+struct GgufOptions {
+    std::uint32_t version = 3;
+    bool big_endian = false;
+    std::uint64_t alignment = 32;  // of the data; the pair that says so is the caller's
+    std::uint64_t tensors_lie = ~0ULL, pairs_lie = ~0ULL;
+};
+
+// A number as the options order its bytes.
+std::string gguf_number(std::uint64_t value, std::size_t bytes, const GgufOptions& options = {});
+std::string gguf_text(const std::string& text, const GgufOptions& options = {});
+std::string gguf_pair(const std::string& key, std::uint32_t type, const std::string& value,
+                      const GgufOptions& options = {});
+std::string gguf(const std::vector<std::string>& pairs, const std::vector<GgufTensor>& tensors, const std::string& data,
+                 const GgufOptions& options = {});
+
+// ---- torch before 1.6
+
+struct LegacyStorage {
+    std::string key;
+    std::string data;
+    std::uint64_t count = 0;  // elements
+};
+
+// `pickle`: the object, as Pickle gives it.
+std::string torch_legacy(const std::string& pickle, const std::vector<LegacyStorage>& storages);
+
 // A file beside this one in fixtures/; nothing when it cannot be read.
 std::optional<std::string> read_fixture(const std::string& name);
 
