@@ -24,6 +24,14 @@ inline constexpr std::uint64_t kMaxNpyHeader = std::uint64_t{1} << 20;
 inline constexpr std::uint64_t kMaxZipDirectory = std::uint64_t{32} << 20;
 inline constexpr std::size_t kMaxZipMembers = std::size_t{1} << 18;
 
+// Of everything before the data. A vocabulary of a million words takes some tens of MiB.
+inline constexpr std::uint64_t kMaxGgufHeader = std::uint64_t{256} << 20;
+inline constexpr std::size_t kMaxGgufDepth = 4;  // of arrays in arrays
+
+// Messages in messages; protobuf's own limit.
+inline constexpr std::size_t kMaxProtoDepth = 100;
+inline constexpr std::uint64_t kMaxProtoFields = std::uint64_t{64} << 20;
+
 // Objects, strings, memo and stack of one pickle, in bytes: about 500 bytes for each tensor of a state dict.
 inline constexpr std::size_t kMaxPickleMemory = std::size_t{96} << 20;
 inline constexpr std::uint64_t kMaxPickleOps = std::uint64_t{64} << 20;
