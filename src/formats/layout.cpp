@@ -94,8 +94,9 @@ Status MemorySource::read_at(std::uint64_t offset, MutableBytes out) const {
 }
 
 Result<std::optional<Layout>> parse_layout(const ByteSource& source) {
-    // Each parser looks at its magic first, so a miss costs one small read.
-    for (auto* parse : {parse_torch_zip, parse_npy, parse_gguf, parse_safetensors, parse_onnx}) {
+    // Each parser looks at its magic first, so a miss costs one small read. Those with the weakest come last.
+    for (auto* parse :
+         {parse_torch_zip, parse_npz, parse_npy, parse_gguf, parse_torch_legacy, parse_safetensors, parse_onnx}) {
         Result<std::optional<Layout>> layout = parse(source);
         if (!layout || layout->has_value()) return layout;
     }

@@ -52,6 +52,13 @@ INSTANTIATE_TEST_SUITE_P(Npy, Fixture,
                          testing::Values("f4.npy", "fortran.npy", "big.npy", "v2.npy", "v3.npy", "scalar.npy",
                                          "empty.npy", "time.npy", "longdouble.npy", "text.npy"));
 
+INSTANTIATE_TEST_SUITE_P(Npz, Fixture, testing::Values("two.npz", "objects.npz"));
+INSTANTIATE_TEST_SUITE_P(Onnx, Fixture, testing::Values("all.onnx"));
+INSTANTIATE_TEST_SUITE_P(Gguf, Fixture, testing::Values("little.gguf", "big.gguf"));
+INSTANTIATE_TEST_SUITE_P(TorchLegacy, Fixture,
+                         testing::Values("legacy.pt", "legacy_state.pt", "legacy_training.pt", "legacy_quantised.pt",
+                                         "legacy_two.pt"));
+
 class NoLayout : public testing::TestWithParam<const char*> {};
 
 TEST_P(NoLayout, IsPlainBytes) {
@@ -60,14 +67,34 @@ TEST_P(NoLayout, IsPlainBytes) {
     EXPECT_FALSE(parse(*file));
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, NoLayout, testing::Values("legacy.pt", "struct.npy", "object.npy", "two.npz"));
+INSTANTIATE_TEST_SUITE_P(Formats, NoLayout, testing::Values("struct.npy", "object.npy", "compressed.npz"));
 
 // Every prefix of a real file: while it is being written, a file is a truncated one.
 TEST(FixturePrefixes, NeverCrash) {
-    for (const char* name : {"state_dict.pt", "script.jit", "zip64.pt", "all.safetensors", "v2.npy"}) {
+    for (const char* name :
+         {"state_dict.pt", "script.jit", "zip64.pt", "all.safetensors", "v2.npy", "two.npz", "legacy_state.pt"}) {
         std::optional<std::string> file = read_fixture(name);
         ASSERT_TRUE(file);
         for (std::size_t n = 0; n < file->size(); ++n) EXPECT_FALSE(parse(file->substr(0, n))) << name << ' ' << n;
+    }
+}
+
+// Padding at the end of a GGUF is no tensor's, and a protobuf may end after any field: what is found is there.
+TEST(FixturePrefixes, ThatAreWholeInThemselves) {
+    for (const auto& [name, least] :
+         {std::pair{"little.gguf", 0.95}, std::pair{"big.gguf", 0.95}, std::pair{"all.onnx", 0.8}}) {
+        std::optional<std::string> file = read_fixture(name);
+        ASSERT_TRUE(file);
+        const std::optional<Layout> whole = parse(*file);
+        ASSERT_TRUE(whole);
+        for (std::size_t n = 0; n < file->size(); ++n) {
+            const std::optional<Layout> layout = parse(file->substr(0, n));
+            if (!layout) continue;
+            EXPECT_GT(static_cast<double>(n), least * static_cast<double>(file->size())) << name;
+            EXPECT_TRUE(std::includes(whole->tensors.begin(), whole->tensors.end(), layout->tensors.begin(),
+                                      layout->tensors.end(),
+                                      [](const Tensor& a, const Tensor& b) { return a.offset < b.offset; }));
+        }
     }
 }
 
@@ -75,6 +102,14 @@ TEST(FixtureOrder, BigEndianIsTold) {
     std::optional<std::string> file = read_fixture("big.npy");
     ASSERT_TRUE(file);
     EXPECT_TRUE(find(parse(*file), "npy").big_endian);
+    file = read_fixture("big.gguf");
+    ASSERT_TRUE(file);
+    std::optional<Layout> layout = parse(*file);
+    EXPECT_TRUE(find(layout, "token_embd.weight").big_endian);
+    EXPECT_FALSE(find(layout, "small").big_endian);
+    file = read_fixture("little.gguf");
+    ASSERT_TRUE(file);
+    EXPECT_FALSE(find(parse(*file), "token_embd.weight").big_endian);
 }
 
 }  // namespace

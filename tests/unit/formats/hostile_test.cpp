@@ -377,5 +377,114 @@ TEST(HostileNpy, Headers) {
     EXPECT_LT(source.bytes_read(), kMega);
 }
 
+// ---- ONNX
+
+TEST(HostileOnnx, DeepGraphs) {
+    std::string graph = proto(5, onnx_tensor("w", 1, {1}, "abcd"));
+    for (int depth = 0; depth < 60; ++depth) {
+        graph = proto(1, proto(3, std::string(1000, 'n')) + proto(5, proto(1, "a"s) + proto(6, graph)));
+        EXPECT_EQ(bounded(onnx(graph)).has_value(), depth < 32) << depth;  // three messages each
+    }
+    // Built from the outside, as only lengths that lie can be.
+    EXPECT_FALSE(
+        bounded("\x08\x08" + repeated("\x3a\xff\xff\xff\xff\x07\x0a\xff\xff\xff\xff\x07", 1'000'000 / kScale)));
+}
+
+TEST(HostileOnnx, ManyFieldsAndTensors) {
+    const std::size_t n = 20'000'000 / kScale;
+    EXPECT_TRUE(bounded(onnx(repeated("\x0a\0"s, n))));                      // nodes
+    EXPECT_TRUE(bounded(onnx(repeated("\x2a\0"s, n))));                      // initializers
+    EXPECT_TRUE(bounded(onnx(proto(1, proto(5, repeated("\x2a\0"s, n))))));  // tensors of an attribute
+    EXPECT_FALSE(bounded(onnx(proto(5, repeated("\x08\1"s, n)))));           // dimensions
+    EXPECT_FALSE(bounded(onnx(proto(5, proto(1, std::string(n, '\1'))))));
+    EXPECT_FALSE(bounded(onnx(repeated("\x0a\0"s, 70'000'000))));
+    auto layout = bounded(onnx(repeated(proto(5, onnx_tensor(std::string(100, 'n'), 1, {1}, "abcd")), 600'000)));
+    ASSERT_TRUE(layout);
+    EXPECT_EQ(layout->tensors.size(), std::size_t{1} << 19);
+    EXPECT_EQ(find(layout, "tensor:0").length, 4U);  // beyond what names may take together
+}
+
+TEST(HostileOnnx, LyingLengthsInHugeFiles) {
+    for (std::uint64_t lie :
+         {std::uint64_t{1} << 31, std::uint64_t{1} << 40, std::uint64_t{1} << 61, ~std::uint64_t{0}}) {
+        for (const std::string& field : {proto(7, ""s, lie), proto(2, ""s, lie), proto(7, proto(5, ""s, lie), lie)}) {
+            SparseSource source("\x08\x08" + field, "", std::uint64_t{1} << 62);
+            EXPECT_FALSE(bounded(source));
+            EXPECT_LT(source.bytes_read(), kMega);
+        }
+    }
+}
+
+// ---- GGUF
+
+TEST(HostileGguf, LyingCountsInHugeFiles) {
+    for (std::uint64_t lie : {std::uint64_t{1} << 20, std::uint64_t{1} << 40, ~std::uint64_t{1}}) {
+        GgufOptions options;
+        options.pairs_lie = lie;
+        SparseSource pairs(gguf({}, {}, "", options), "", std::uint64_t{1} << 62);
+        EXPECT_FALSE(bounded(pairs));
+        options = {};
+        options.tensors_lie = lie;
+        SparseSource tensors(gguf({}, {}, "", options), "", std::uint64_t{1} << 62);
+        EXPECT_FALSE(bounded(tensors));
+        for (std::uint32_t type : {0U, 8U, 9U, 12U}) {
+            options = {};
+            options.pairs_lie = 2;
+            const std::string array = gguf_pair("k", 9, gguf_number(type, 4) + gguf_number(lie, 8));
+            SparseSource arrays(gguf({array}, {}, "", options), "", std::uint64_t{1} << 62);
+            EXPECT_FALSE(bounded(arrays)) << type;
+            EXPECT_LE(arrays.bytes_read(), 257 * kMega);
+        }
+    }
+}
+
+TEST(HostileGguf, ManyTensors) {
+    for (std::size_t count : {500'000U, 600'000U}) {
+        std::vector<GgufTensor> tensors;
+        for (std::size_t i = 0; i < count; ++i) tensors.push_back({std::to_string(i), {0}, i % 2 ? 0U : 999U, 0});
+        EXPECT_EQ(bounded(gguf({}, tensors, "")).has_value(), count == 500'000);
+    }
+    std::vector<GgufTensor> tensors(100'000, {"", std::vector<std::uint64_t>(64, 0), 0, 0});
+    EXPECT_FALSE(bounded(gguf({}, tensors, "")));
+}
+
+// ---- torch before 1.6
+
+TEST(HostileTorchLegacy, ManyStorages) {
+    Pickle pickle;
+    std::vector<LegacyStorage> storages;
+    pickle.raw("](");
+    for (int i = 0; i < 200'000 / static_cast<int>(kScale); ++i) {
+        pickle.storage("ByteStorage", std::to_string(i), 0);
+        storages.push_back({std::to_string(i), "", 0});
+    }
+    EXPECT_TRUE(bounded(torch_legacy(pickle.raw("e").stop(), storages)));
+}
+
+// Two pickles at their limits, and a list that asks for one storage again and again by a long key.
+TEST(HostileTorchLegacy, KeysThatRepeat) {
+    for (const std::size_t length : {std::size_t{60}, std::size_t{1000}}) {
+        Pickle pickle;
+        pickle.raw("](");
+        const std::size_t n = 100'000 / kScale;
+        for (std::size_t i = 0; i < n; ++i)
+            pickle.storage("ByteStorage", std::string(length, 'k') + std::to_string(i), 0);
+        const std::string object = pickle.raw("e").stop();
+        std::string file = torch_legacy(object, {});
+        file.resize(file.size() - Pickle().raw("](e").stop().size());
+        Pickle keys;
+        keys.raw("](").text(std::string(length, 'k') + "5").raw("q\0"s).raw(repeated("h\0"s, 10'000'000 / kScale));
+        EXPECT_FALSE(bounded(file + keys.raw("e").stop() + std::string(80'000'000 / kScale, '\0')));
+    }
+}
+
+TEST(HostileTorchLegacy, PrologueWithoutEnd) {
+    const std::string file = torch_legacy("", {}), magic = file.substr(0, 15);
+    for (const std::string& pattern : {"]"s, "("s, "N"s, "N0"s, "]2"s, "K\1K\2K\3\x87"s}) {
+        EXPECT_FALSE(bounded(magic + repeated(pattern, 3'000'000 / kScale)));
+        EXPECT_FALSE(bounded(magic + "M\xe9\x03." + repeated(pattern, 3'000'000 / kScale)));
+    }
+}
+
 }  // namespace
 }  // namespace coral::formats::test

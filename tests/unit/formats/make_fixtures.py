@@ -2,19 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the small real files in fixtures/ and, beside each, what the real libraries say is in it.
 
-    python3 -m venv VENV && VENV/bin/pip install torch==2.13.0 numpy safetensors
+    python3 -m venv VENV && VENV/bin/pip install torch==2.13.0 numpy safetensors onnx gguf
     VENV/bin/python make_fixtures.py
 
 FILE.expected has one line per tensor that has bytes of its own in FILE, in any order:
-name, dtype as safetensors spells it, shape ("2,3"), the bytes in hex. Names, dtypes and shapes come from torch, NumPy and
-safetensors, not from our parser. A file without .expected must not get a layout.
+name, dtype as safetensors spells it, shape ("2,3"), the bytes in hex. Names, dtypes and shapes come from torch, NumPy,
+safetensors, onnx and gguf, not from our parser. A file without .expected must not get a layout.
 """
 import collections
 import io
 import pathlib
 import zipfile
 
+import gguf
 import numpy as np
+import onnx
 import safetensors.torch
 import torch
 
@@ -25,7 +27,7 @@ DTYPES = {
     torch.float32: "F32", torch.float64: "F64", torch.complex64: "C64", torch.complex128: "C128",
     torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.float8_e8m0fnu: "F8_E8M0",
     torch.float8_e4m3fnuz: "F8_E4M3FNUZ", torch.float8_e5m2fnuz: "F8_E5M2FNUZ", torch.float4_e2m1fn_x2: "F4",
-    torch.qint8: "QUANTISED", torch.quint8: "QUANTISED",
+    torch.qint8: "QUANTISED", torch.quint8: "QUANTISED", torch.qint32: "QUANTISED",
 }
 
 
@@ -140,7 +142,24 @@ def make_torch():
     quantised = torch.quantize_per_channel(seeded(2, 3), torch.tensor([0.1, 0.2]), torch.tensor([0, 1]), 0, torch.qint8)
     save("quantised.pt", {"q": quantised}, [("q", quantised), ("q.scale", quantised.q_per_channel_scales()),
                                            ("q.zero_point", quantised.q_per_channel_zero_points())])
-    torch.save({"legacy": seeded(2)}, OUT / "legacy.pt", _use_new_zipfile_serialization=False)
+    make_legacy(state)
+
+
+def make_legacy(state):
+    old = {"_use_new_zipfile_serialization": False}
+    save("legacy.pt", {"legacy": seeded(2)}, [("legacy", seeded(2))], **old)
+    # Of dtypes without a storage class of their own it keeps bytes.
+    state = {k: v for k, v in state.items() if k not in ("u16", "f8", "f4", "empty")}
+    save("legacy_state.pt", state, list(state.items()), **old)
+    training = make_training()
+    save("legacy_training.pt", training, list(walk(training)), pickle_protocol=4, **old)
+    per_tensor = torch.quantize_per_tensor(seeded(3), 0.1, 2, torch.qint32)
+    mixed = {"q": per_tensor, "p": torch.nn.Parameter(seeded(2, 2))}
+    save("legacy_quantised.pt", mixed, list(mixed.items()), **old)
+    with (OUT / "legacy_two.pt").open("wb") as file:  # two objects in one file: the first is found
+        for value in (mixed, state):
+            torch.save(value, file, **old)
+    expect_storages("legacy_two.pt", list(mixed.items()))
 
 
 class Scripted(torch.nn.Module):
@@ -247,7 +266,124 @@ def make_npy():
     save_npy("struct.npy", np.zeros(2, [("a", "<f4"), ("b", "<i4")]), None)
     with (OUT / "object.npy").open("wb") as file:
         np.save(file, np.array([{}, None]), allow_pickle=True)
-    np.savez(OUT / "two.npz", a=values, b=values)
+
+
+def make_npz():
+    arrays = {"a": np.arange(6).reshape(2, 3), "layer/b": np.arange(3).astype(">f4"), "empty": np.zeros((0, 2), "<f2")}
+    rows = {"a": "I64", "layer/b": "F32", "empty": "F16"}
+    np.savez(OUT / "two.npz", **arrays)
+    write_expected("two.npz", ["\t".join([k, rows[k], ",".join(map(str, v.shape)), v.tobytes().hex()])
+                               for k, v in arrays.items()])
+    np.savez(OUT / "objects.npz", numbers=np.arange(2.0), things=np.array([{}, None]))
+    write_expected("objects.npz", ["\t".join(["numbers", "F64", "2", np.arange(2.0).tobytes().hex()])])
+    np.savez_compressed(OUT / "compressed.npz", a=np.arange(6))
+
+
+ONNX_TYPES = {
+    "FLOAT": "F32", "DOUBLE": "F64", "INT64": "I64", "INT8": "I8", "FLOAT16": "F16", "BFLOAT16": "BF16", "BOOL": "BOOL",
+    "UINT4": "QUANTISED", "FLOAT8E4M3FN": "F8_E4M3",
+}
+
+
+def raw(name, array, data_type=None):
+    """A TensorProto with raw_data."""
+    made = onnx.numpy_helper.from_array(np.asarray(array), name)
+    if data_type is not None:
+        made.data_type = data_type
+    return made
+
+
+def onnx_line(path, tensor):
+    data = tensor.raw_data or np.array(tensor.float_data or tensor.double_data,
+                                       "<f4" if tensor.float_data else "<f8").tobytes()
+    dtype = ONNX_TYPES[onnx.TensorProto.DataType.Name(tensor.data_type)]
+    return "\t".join([path, dtype, ",".join(map(str, tensor.dims)), data.hex()])
+
+
+def make_onnx():
+    helper, kinds = onnx.helper, onnx.TensorProto
+    arrays = {
+        "conv.weight": np.arange(24, dtype="<f4").reshape(2, 3, 4), "conv.bias": np.ones(2, "<f4"),
+        "half": np.arange(5).astype("<f2"), "long": np.arange(3), "mask": np.array([True, False]),
+        "scalar": np.float64(2.5), "quantised": np.arange(-4, 4).astype("i1"),
+    }
+    initializers = [raw(name, array) for name, array in arrays.items()]
+    initializers.append(raw("bf16", np.arange(4, dtype="<u2"), kinds.BFLOAT16))
+    initializers.append(raw("f8", np.arange(7, dtype="u1"), kinds.FLOAT8E4M3FN))
+    packed = kinds(name="u4", data_type=kinds.UINT4, dims=[3], raw_data=b"\x21\x03")
+    initializers.append(packed)
+    initializers.append(helper.make_tensor("typed", kinds.FLOAT, [3], [1.0, 2.0, 3.0]))  # float_data
+    initializers.append(helper.make_tensor("typed64", kinds.DOUBLE, [2], [1.0, 2.0]))  # double_data
+    lines = [onnx_line(t.name, t) for t in initializers]
+    # Nothing to find: integers as varints, texts, elements in another file.
+    initializers.append(helper.make_tensor("varints", kinds.INT64, [2], [1, 300]))
+    initializers.append(helper.make_tensor("texts", kinds.STRING, [2], ["a", "b"]))
+    external = kinds(name="outside", data_type=kinds.FLOAT, dims=[2], data_location=kinds.EXTERNAL)
+    external.external_data.add(key="location", value="weights.bin")
+    initializers.append(external)
+
+    def constant(output, value, name=""):
+        return helper.make_node("Constant", [], [output], name=name, value=value)
+
+    branches = {}
+    for branch, first in (("then_branch", 0), ("else_branch", 10)):
+        inner = raw("inner.weight", np.arange(first, first + 4, dtype="<f4"))
+        named, nameless = raw("decoder.bias", np.ones(3, "<f4") * first), raw("", np.arange(first, first + 2))
+        nodes = [constant("c1", named), constant("c2", nameless, "other"), helper.make_node("Identity", ["c1"], ["y"])]
+        out = helper.make_tensor_value_info("y", kinds.FLOAT, None)
+        branches[branch] = helper.make_graph(nodes, branch, [], [out], [inner])
+        lines += [onnx_line(f"pick.{branch}.{path}", tensor)
+                  for path, tensor in (("inner.weight", inner), ("decoder.bias", named), ("c2", nameless))]
+    fill = raw("", np.array([0.5], "<f4"))
+    lines.append(onnx_line("filled", fill))
+    nodes = [
+        helper.make_node("If", ["mask"], ["picked"], name="pick", **branches),
+        helper.make_node("ConstantOfShape", ["long"], ["filled"], value=fill),
+    ]
+    table = raw("", np.arange(3, dtype="<f8"))
+    nodes.append(helper.make_node("TreeEnsemble", ["picked"], ["voted"], domain="ai.onnx.ml", leaf_weights=table))
+    lines.append(onnx_line("voted.leaf_weights", table))
+    graph = helper.make_graph(nodes, "g", [], [helper.make_tensor_value_info("picked", kinds.FLOAT, None)], initializers)
+    body = raw("", np.arange(6, dtype="<f4"))
+    function = helper.make_function("local", "Scale", [], ["z"], [constant("z", body)], [helper.make_opsetid("", 18)])
+    lines.append(onnx_line("Scale.z", body))
+    model = helper.make_model(graph, functions=[function], opset_imports=[helper.make_opsetid("", 18)])
+    model.metadata_props.add(key="made by", value="make_fixtures.py")
+    (OUT / "all.onnx").write_bytes(model.SerializeToString())
+    write_expected("all.onnx", lines)
+
+
+def make_gguf():
+    values = {
+        "token_embd.weight": np.arange(12, dtype="<f4").reshape(4, 3), "norm.bias": np.arange(3).astype("<f2"),
+        "steps": np.arange(5).astype("<i8"), "small": np.arange(6).astype("i1").reshape(1, 2, 3),
+        "double": np.arange(2).astype("<f8"),
+    }
+    dtypes = {"<f4": "F32", "<f2": "F16", "<i8": "I64", "|i1": "I8", "<f8": "F64"}
+    quantised = np.arange(2 * 34 * 3, dtype="u1").reshape(3, 68)  # rows of two blocks of Q8_0: 64 elements
+    for name, endian in (("little.gguf", gguf.GGUFEndian.LITTLE), ("big.gguf", gguf.GGUFEndian.BIG)):
+        writer = gguf.GGUFWriter(OUT / name, "llama", endianess=endian)
+        writer.add_block_count(1)
+        writer.add_array("tokens", ["a", "bc", ""])
+        writer.add_array("scores", [1.5, 2.5])
+        writer.add_bool("flag", True)
+        writer.add_uint64("many", 1 << 40)
+        if endian == gguf.GGUFEndian.LITTLE:
+            writer.add_custom_alignment(64)
+        lines = []
+        for key, value in values.items():
+            order = ">" if endian == gguf.GGUFEndian.BIG else "<"
+            lines.append("\t".join([key, dtypes[value.dtype.str], ",".join(map(str, value.shape)),
+                                    value.astype(value.dtype.newbyteorder(order)).tobytes().hex()]))
+            writer.add_tensor(key, value.copy())
+        if endian == gguf.GGUFEndian.LITTLE:
+            writer.add_tensor("q.weight", quantised, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+            lines.append("\t".join(["q.weight", "QUANTISED", "3,64", quantised.tobytes().hex()]))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        write_expected(name, lines)
 
 
 def main():
@@ -258,6 +394,9 @@ def main():
     make_repacked()
     make_safetensors()
     make_npy()
+    make_npz()
+    make_onnx()
+    make_gguf()
     for path in sorted(OUT.iterdir()):
         print(f"{path.stat().st_size:6} {path.name}")
 

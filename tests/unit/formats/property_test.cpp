@@ -208,7 +208,8 @@ TEST(FormatProperty, DamageNeverBreaksTheLayoutsPromises) {
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(4);
     std::uint64_t tried = 0, with_layout = 0;
     std::vector<std::string> real;
-    for (const char* name : {"state_dict.pt", "quantised.pt", "script.jit", "all.safetensors"}) {
+    for (const char* name : {"state_dict.pt", "quantised.pt", "script.jit", "all.safetensors", "two.npz", "all.onnx",
+                             "little.gguf", "big.gguf", "legacy_state.pt", "legacy_training.pt"}) {
         real.push_back(read_fixture(name).value_or(""));
         ASSERT_FALSE(real.back().empty()) << name;
     }
