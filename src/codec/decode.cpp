@@ -23,7 +23,7 @@ class BaseBytes {
         if (bytes_.size() < size) bytes_.resize(size);
     }
     ~BaseBytes() {
-        if (spare().size() < 2) spare().push_back(std::move(bytes_));
+        if (spare().size() < 4) spare().push_back(std::move(bytes_));
     }
     BaseBytes(const BaseBytes&) = delete;
     BaseBytes& operator=(const BaseBytes&) = delete;
@@ -37,6 +37,35 @@ class BaseBytes {
     std::size_t size_;
     Buffer bytes_;
 };
+
+// The base bytes of a chunk: with a cast, those beyond the first segment are in the second, which follows it.
+Status read_base(const SegmentHeader& header, std::uint32_t index, const BaseReader& base, MutableBytes out) {
+    const DeltaModel& model = *header.model->delta;
+    const std::uint8_t slot = header.chunks[index].base_slot;
+    const std::uint64_t at = std::uint64_t{index} << header.chunk_log2;
+    std::uint64_t begin = base_range(model, header.hint, header.bases[slot].offset, at, out.size()).begin;
+    if (model.cast == 0 || slot == 0) return base(slot, begin, out);
+    begin = base_range(model, header.hint, header.bases[0].offset, at, out.size()).begin;
+    if (begin < kMaxSegment) return make_error(Errc::kCorrupt, "chunk of the wrong base");
+    return base(slot, begin - kMaxSegment, out);
+}
+
+Status fill_delta(const SegmentHeader& header, std::uint32_t index, Bytes stored, const BaseReader& base,
+                  MutableBytes out) {
+    const DeltaModel& model = *header.model->delta;
+    const std::uint8_t slot = header.chunks[index].base_slot;
+    if (slot >= header.bases.size() || !base) return make_error(Errc::kCorrupt, "chunk of no base");
+    if (model.step && header.bases.size() != 2) return make_error(Errc::kCorrupt, "no state before the base");
+    BaseBytes base_bytes(base_range(model, header.hint, 0, 0, out.size()).length);
+    CORAL_CHECK(read_base(header, index, base, base_bytes.get()));
+    BaseBytes before(model.step ? out.size() : 0);
+    if (model.step) {
+        const auto other = static_cast<std::uint8_t>(1 - slot);
+        std::uint64_t at = header.bases[other].offset + (std::uint64_t{index} << header.chunk_log2);
+        CORAL_CHECK(base(other, at, before.get()));
+    }
+    return decode_delta(kernels(), model, header.hint, stored, {base_bytes.get(), before.get()}, out);
+}
 
 Status fill(const SegmentHeader& header, std::uint32_t index, Bytes stored, const BaseReader& base, MutableBytes out) {
     const Chunk& chunk = header.chunks[index];
@@ -61,12 +90,7 @@ Status fill(const SegmentHeader& header, std::uint32_t index, Bytes stored, cons
             return decode_solo(kernels(), *header.model->solo, header.hint, stored, out);
         case Mode::kDelta: {
             if (!header.model || !header.model->delta) return make_error(Errc::kCorrupt, "chunk without its tables");
-            if (chunk.base_slot >= header.bases.size() || !base) return make_error(Errc::kCorrupt, "chunk of no base");
-            std::uint64_t begin = header.bases[chunk.base_slot].offset + (std::uint64_t{index} << header.chunk_log2);
-            BaseBytes base_bytes(out.size());
-            MutableBytes part = base_bytes.get();
-            CORAL_CHECK(base(chunk.base_slot, begin, part));
-            return decode_delta(kernels(), *header.model->delta, header.hint, stored, part, out);
+            return fill_delta(header, index, stored, base, out);
         }
         default:
             break;

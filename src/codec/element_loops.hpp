@@ -172,6 +172,35 @@ void from_delta_loop(const DeltaArrays& in, const std::uint8_t* lead, const std:
     }
 }
 
+template <class T, bool kFloat>
+inline void predict_values(const std::uint8_t* base, const std::uint8_t* before, std::size_t n, unsigned again,
+                           std::uint8_t* __restrict out, std::uint8_t* __restrict lengths) {
+    using Wide = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
+    using Signed = std::conditional_t<sizeof(T) == 8, std::int64_t, std::int32_t>;
+    // Larger steps change the sign or many exponents: these are no steps of a gradient, and do not come again.
+    constexpr Wide kLongest = kBits<T> * 3 / 4 - 1;
+    for (std::size_t i = 0; i < n; ++i) {
+        T b = ordered(load_at<T>(base, i), kFloat), c = ordered(load_at<T>(before, i), kFloat);
+        T d = static_cast<T>(b - c);
+        T sign = static_cast<T>(T{0} - static_cast<T>(d >> (kBits<T> - 1)));
+        Wide length = bit_length(Wide{static_cast<T>(static_cast<T>(d << 1) ^ sign)});
+        Signed step = static_cast<std::make_signed_t<T>>(d);
+        step = length <= kLongest ? step : 0;
+        Signed more = (step * static_cast<Signed>(again)) >> 4;
+        lengths[i] = static_cast<std::uint8_t>(length < 31 ? length : 31);
+        store_at<T>(out, i, unordered(static_cast<T>(b + static_cast<T>(more)), kFloat));
+    }
+}
+
+template <class T>
+void predict_loop(const std::uint8_t* base, const std::uint8_t* before, std::size_t n, bool is_float, unsigned again,
+                  std::uint8_t* out, std::uint8_t* lengths) {
+    if (is_float)
+        predict_values<T, true>(base, before, n, again, out, lengths);
+    else
+        predict_values<T, false>(base, before, n, again, out, lengths);
+}
+
 inline void scale_loop(const std::uint8_t* in, std::size_t n, float factor, std::uint8_t* __restrict out) {
     for (std::size_t i = 0; i < n; ++i) {
         float v = load_at<float>(in, i);
@@ -194,4 +223,6 @@ inline void scale_loop(const std::uint8_t* in, std::size_t n, float factor, std:
          to_delta_loop<std::uint64_t>},                                                                          \
         {from_delta_loop<std::uint8_t>, from_delta_loop<std::uint16_t>, from_delta_loop<std::uint32_t>,          \
          from_delta_loop<std::uint64_t>},                                                                        \
+        {predict_loop<std::uint8_t>, predict_loop<std::uint16_t>, predict_loop<std::uint32_t>,                   \
+         predict_loop<std::uint64_t>},                                                                           \
         scale_loop

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "codec/byte_stats.hpp"
+#include "codec/float_cast.hpp"
 #include "codec/tensor_train.hpp"
 #include "codec/zstd_context.hpp"
 #include "coral/base/hash.hpp"
@@ -47,6 +48,7 @@ std::vector<std::uint64_t> find_copies(Bytes raw, Hint hint, std::span<const Bas
     for (std::size_t b = 0; b < std::min<std::size_t>(bases.size(), 64); ++b) {
         const Base& base = bases[b];
         if (base.depth >= kMaxDepth || base.offset >= kMaxSegment || base.offset % hint.width != 0) continue;
+        if (base.dtype != 0) continue;
         for (std::size_t c = 0; c < chunks; ++c) {
             std::size_t begin = c << chunk_log2;
             if (equal_to_base(raw, begin, std::min(chunk_size, raw.size() - begin), base)) {
@@ -119,7 +121,7 @@ double zstd_share(Bytes raw) {
     return in ? static_cast<double>(out) / static_cast<double>(in) : 1;
 }
 
-bool decodes_to(const SegmentHeader& header, const Chunk& chunk, Bytes stored, Bytes base, Bytes raw) {
+bool decodes_to(const SegmentHeader& header, const Chunk& chunk, Bytes stored, const DeltaBase& base, Bytes raw) {
     thread_local Buffer decoded(kChunkSize);
     MutableBytes check = MutableBytes(decoded).first(raw.size());
     const Kernels& k = kernels();
@@ -179,6 +181,74 @@ class Job {
                base.offset < base.raw.size();
     }
 
+    // What differences are taken from.
+    struct Choice {
+        std::size_t base = 0;
+        std::optional<std::size_t> second;  // the state before, or what follows the base in its tensor
+        DeltaSource source;
+        Buffer joined;  // base and what follows it
+    };
+
+    std::optional<Choice> choice_of(std::size_t b) const {
+        const Base& base = bases_[b];
+        if (!usable(base) || (chosen_.size() == kMaxBases && !is_chosen(b))) return std::nullopt;
+        Choice choice{b, std::nullopt, {base.raw.subspan(static_cast<std::size_t>(base.offset)), {}, base.dtype}, {}};
+        if (base.dtype != 0) {
+            // Slots say where in a tensor of wider elements a chunk lies: there is no room for copies of others.
+            if (!can_cast(base.dtype, e_.header.hint) || !chosen_.empty()) return std::nullopt;
+            if (base.next && bases_[*base.next].depth < kMaxDepth && base.raw.size() == kMaxSegment) {
+                Bytes next = bases_[*base.next].raw;
+                choice.joined.assign(choice.source.base.begin(), choice.source.base.end());
+                choice.joined.insert(choice.joined.end(), next.begin(), next.end());
+                choice.source.base = choice.joined;
+                choice.second = base.next;
+            }
+        } else if (base.before && usable(bases_[*base.before]) && bases_[*base.before].dtype == 0) {
+            const Base& before = bases_[*base.before];
+            bool room =
+                std::all_of(chosen_.begin(), chosen_.end(), [&](std::size_t c) { return c == b || c == *base.before; });
+            if (room) {
+                choice.source.before = before.raw.subspan(static_cast<std::size_t>(before.offset));
+                choice.second = base.before;
+            }
+        }
+        return choice;
+    }
+
+    std::vector<std::uint32_t> covered_by(const DeltaSource& source, const std::vector<std::uint32_t>& rest) const {
+        std::vector<std::uint32_t> covered;
+        for (std::uint32_t c : rest) {
+            if (covers(source, e_.header.hint, std::size_t{c} << chunk_log2_, part(c).size())) covered.push_back(c);
+        }
+        return covered;
+    }
+
+    // Among several, samples decide.
+    std::optional<Choice> choose_delta(const std::vector<std::uint32_t>& rest) const {
+        std::vector<Choice> choices;
+        for (std::size_t b = 0; b < std::min<std::size_t>(bases_.size(), 64); ++b) {
+            bool other = std::any_of(bases_.begin(), bases_.end(),
+                                     [&](const Base& base) { return base.before == b || base.next == b; });
+            if (other) continue;
+            if (auto choice = choice_of(b)) choices.push_back(std::move(*choice));
+        }
+        std::optional<std::size_t> best;
+        double best_bits = 0;
+        for (std::size_t i = 0; i < choices.size(); ++i) {
+            std::vector<std::uint32_t> covered = covered_by(choices[i].source, rest);
+            if (covered.empty()) continue;
+            double share = static_cast<double>(covered.size()) / static_cast<double>(rest.size());
+            double bits =
+                choices.size() == 1
+                    ? 0
+                    : sample_delta(kernels(), e_.header.hint, raw_, choices[i].source, chunk_log2_, covered) * share +
+                          8.0 * e_.header.hint.width * (1 - share);
+            if (!best || bits < best_bits) best = i, best_bits = bits;
+        }
+        if (!best) return std::nullopt;
+        return std::move(choices[*best]);
+    }
+
     // Chooses tables, and the base for differences; both only where they pay.
     void train() {
         const Kernels& k = kernels();
@@ -193,39 +263,41 @@ class Job {
         double raw_bits = 0;
         for (std::uint32_t c : rest) raw_bits += 8.0 * static_cast<double>(part(c).size());
         double best = kAttach * std::min(solo.bits, raw_bits);
-        for (std::size_t b = 0; b < std::min<std::size_t>(bases_.size(), 64); ++b) {
-            if (!usable(bases_[b]) || (chosen_.size() == kMaxBases && !is_chosen(b))) continue;
-            Bytes base = bases_[b].raw.subspan(static_cast<std::size_t>(bases_[b].offset));
-            std::vector<std::uint32_t> covered;
-            double uncovered_bits = 0;
-            for (std::uint32_t c : rest) {
-                if ((std::size_t{c} << chunk_log2_) + part(c).size() <= base.size())
-                    covered.push_back(c);
-                else
-                    uncovered_bits += solo.bits * 8.0 * static_cast<double>(part(c).size()) / raw_bits;
+        if (auto choice = choose_delta(rest)) {
+            std::vector<std::uint32_t> covered = covered_by(choice->source, rest);
+            double left = raw_bits;
+            for (std::uint32_t c : covered) left -= 8.0 * static_cast<double>(part(c).size());
+            auto delta = train_delta(k, hint, raw_, choice->source, chunk_log2_, covered);
+            delta.bits += left / raw_bits * solo.bits;
+            if (delta.bits < best) {
+                best = delta.bits;
+                model->delta = std::move(delta.model);
+                delta_ = std::move(choice);
             }
-            if (covered.empty()) continue;
-            auto delta = train_delta(k, hint, raw_, base, chunk_log2_, covered);
-            if (delta.bits + uncovered_bits >= best) continue;
-            best = delta.bits + uncovered_bits;
-            model->delta = std::move(delta.model);
-            delta_base_ = b;
         }
-        double share = best / raw_bits / (delta_base_ ? 1 : kAttach);
-        zstd_pays_ = !delta_base_ && zstd_share(raw_) < 0.97 * share;
-        if (share > 0.99 && !delta_base_) return;
-        if (delta_base_ && !is_chosen(*delta_base_)) chosen_.push_back(*delta_base_);
+        double share = best / raw_bits / (delta_ ? 1 : kAttach);
+        zstd_pays_ = !delta_ && zstd_share(raw_) < 0.97 * share;
+        if (share > 0.99 && !delta_) return;
+        if (delta_) take(*model->delta);
         model->solo = std::move(solo.model);
         solo_share_ = std::min(solo.bits / raw_bits, 1.0);
         e_.header.tables = model->write(hint.width);
         // As readers will understand them.
-        auto read = TensorModel::read(e_.header.tables, hint);
+        auto read = TensorModel::read(e_.header.tables, hint, model->coder());
         if (!read) {
             e_.header.tables.clear();
             return;
         }
-        e_.header.coder = Coder::kTensor;
+        e_.header.coder = model->coder();
         e_.header.model = std::move(*read);
+    }
+
+    // The bases of differences get their slots.
+    void take(const DeltaModel& model) {
+        if (!is_chosen(delta_->base)) chosen_.push_back(delta_->base);
+        bool both = delta_->second && (model.step || model.cast != 0);
+        if (both && !is_chosen(*delta_->second)) chosen_.push_back(*delta_->second);
+        if (!model.step) delta_->source.before = {};
     }
 
     bool is_chosen(std::size_t b) const { return std::find(chosen_.begin(), chosen_.end(), b) != chosen_.end(); }
@@ -254,24 +326,40 @@ class Job {
         return {};
     }
 
+    // The bytes that a chunk differs from, and their slot; none where the base does not reach.
+    DeltaBase delta_base(std::size_t c, Chunk& chunk) const {
+        if (!delta_) return {};
+        const std::size_t begin = c << chunk_log2_, length = part(c).size();
+        const DeltaSource& source = delta_->source;
+        if (!covers(source, e_.header.hint, begin, length)) return {};
+        const DeltaModel& model = *e_.header.model->delta;
+        BaseRange range = base_range(model, e_.header.hint, 0, begin, length);
+        DeltaBase out{source.base.subspan(static_cast<std::size_t>(range.begin), range.length), {}};
+        if (!source.before.empty()) out.before = source.before.subspan(begin, length);
+        if (model.cast != 0) {
+            const std::uint64_t at = bases_[delta_->base].offset + range.begin;
+            if (range.length > 0 && at / kMaxSegment != (at + range.length - 1) / kMaxSegment) return {};
+            chunk.base_slot = static_cast<std::uint8_t>(at / kMaxSegment);
+        } else {
+            auto slot = std::find(chosen_.begin(), chosen_.end(), delta_->base);
+            chunk.base_slot = static_cast<std::uint8_t>(slot - chosen_.begin());
+        }
+        return out;
+    }
+
     // The smallest of DELTA, SOLO and zstd, if one is smaller than raw; decoded and compared before it counts.
     bool add_coded(std::size_t c, Bytes raw, Chunk& chunk) {
         if (!e_.header.model) return false;
         const Kernels& k = kernels();
         const Hint& hint = e_.header.hint;
         std::size_t before = e_.payload.size();
-        Bytes base;
-        if (delta_base_) {
-            const Base& from = bases_[*delta_base_];
-            std::size_t begin = static_cast<std::size_t>(from.offset) + (c << chunk_log2_);
-            if (begin + raw.size() <= from.raw.size()) base = from.raw.subspan(begin, raw.size());
-        }
+        DeltaBase base = delta_base(c, chunk);
         bool done = false;
-        if (!base.empty() && encode_delta(k, *e_.header.model->delta, hint, raw, base, e_.payload)) {
+        if (!base.base.empty() && encode_delta(k, *e_.header.model->delta, hint, raw, base, e_.payload)) {
             chunk.mode = Mode::kDelta;
-            chunk.base_slot =
-                static_cast<std::uint8_t>(std::find(chosen_.begin(), chosen_.end(), *delta_base_) - chosen_.begin());
             done = true;
+        } else {
+            chunk.base_slot = 0;
         }
         auto size = static_cast<double>(e_.payload.size() - before);
         if (!done || size > 0.9 * solo_share_ * static_cast<double>(raw.size())) {
@@ -312,7 +400,7 @@ class Job {
     unsigned chunk_log2_;
     std::vector<std::uint64_t> copies_;
     std::vector<std::size_t> chosen_;
-    std::optional<std::size_t> delta_base_;
+    std::optional<Choice> delta_;
     double solo_share_ = 1;
     bool zstd_pays_ = false;
     Encoded e_;

@@ -71,6 +71,11 @@ struct Kernels {
     // `count`: extra bits of each element; `lead`: leading bits of each.
     void (*from_delta[4])(const DeltaArrays& in, const std::uint8_t* lead, const std::uint8_t* count,
                           const std::uint8_t* base, std::size_t n, bool is_float, std::uint8_t* out);
+    // What the next state is expected to be: `base` and `again` sixteenths of the step from `before` to it, in the
+    // order of the values; steps too large to be steps are not repeated. `lengths`: their bit lengths (zigzag), at
+    // most 31.
+    void (*predict[4])(const std::uint8_t* base, const std::uint8_t* before, std::size_t n, bool is_float,
+                       unsigned again, std::uint8_t* out, std::uint8_t* lengths);
     void (*scale_f32)(const std::uint8_t* in, std::size_t n, float factor, std::uint8_t* out);
 };
 

@@ -58,7 +58,7 @@ Status check_fixed(const SegmentHeader& h, std::uint16_t packed_hint, std::uint8
         return lie(fmt::format("chunk size 2^{}", h.chunk_log2));
     }
     if (h.hint.pack() != packed_hint) return lie(fmt::format("hint {:#x}", packed_hint));
-    if (h.coder != Coder::kGeneric && h.coder != Coder::kTensor) {
+    if (h.coder != Coder::kGeneric && h.coder != Coder::kTensor && h.coder != Coder::kTensor3) {
         return make_error(Errc::kUnsupported, fmt::format("segment header: coder {} needs a newer CoralFS",
                                                           static_cast<unsigned>(h.coder)));
     }
@@ -93,6 +93,14 @@ std::uint32_t SegmentHeader::chunk_raw_length(std::uint32_t index) const {
     if (begin >= raw_length) return 0;
     std::uint64_t left = raw_length - begin;
     return static_cast<std::uint32_t>(std::min<std::uint64_t>(left, std::uint64_t{1} << chunk_log2));
+}
+
+std::optional<BaseRef> SegmentHeader::earlier_state() const {
+    if (model && model->delta && model->delta->cast != 0) return std::nullopt;
+    for (const Chunk& c : chunks) {
+        if (c.mode == Mode::kDelta) return bases[c.base_slot];
+    }
+    return std::nullopt;
 }
 
 std::uint64_t SegmentHeader::memory() const {
@@ -139,7 +147,7 @@ Result<SegmentHeader> read_header(Bytes bytes, std::uint64_t payload_length) {
         if (tables > kMaxTables || tables > r.left()) return lie(fmt::format("{} bytes of tables", tables));
         Bytes raw_tables = r.take(tables);
         h.tables.assign(raw_tables.begin(), raw_tables.end());
-        auto model = TensorModel::read(h.tables, h.hint);
+        auto model = TensorModel::read(h.tables, h.hint, h.coder);
         if (!model) return lie(model.error().message);
         h.model = std::move(*model);
     }

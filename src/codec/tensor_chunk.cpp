@@ -5,12 +5,20 @@
 #include <cstring>
 
 #include "codec/byte_stats.hpp"
+#include "codec/delta_base.hpp"
 #include "codec/tensor_model.hpp"
 
 namespace coral::codec {
 namespace {
 
-enum Plane : std::uint8_t { kPlaneRaw = 0, kPlaneShared = 1, kPlaneConstant = 2, kPlaneOwn = 3, kPlaneMasked = 4 };
+enum Plane : std::uint8_t {
+    kPlaneRaw = 0,
+    kPlaneShared = 1,
+    kPlaneConstant = 2,
+    kPlaneOwn = 3,
+    kPlaneMasked = 4,
+    kPlaneParts = 5
+};
 // A plane is coded only where the first one is not zero, if this share of it is: pruned weights.
 constexpr std::size_t kMaskedShare = 16;  // at least n / 16
 
@@ -116,17 +124,6 @@ std::uint8_t class_first(const DeltaModel& model, std::size_t c) {
     return c == 0 ? std::uint8_t{0} : static_cast<std::uint8_t>(model.last[c - 1] + 1);
 }
 
-// The base as differences are taken from it: in our byte order, scaled.
-const std::uint8_t* prepared_base(const Kernels& k, const DeltaModel& model, const Hint& hint, Bytes base,
-                                  std::size_t n) {
-    if (!hint.big_endian && !model.scale) return data(base);
-    std::uint8_t* own = lane(kLaneBase, n * hint.width);
-    std::memcpy(own, base.data(), n * hint.width);
-    if (hint.big_endian) swap_bytes(own, n, hint.width);
-    if (model.scale) k.scale_f32(own, n, *model.scale, own);
-    return own;
-}
-
 DeltaArrays arrays_of(unsigned extra_bytes, std::size_t n) {
     DeltaArrays arrays;
     arrays.symbol = lane(kLaneSymbol, n);
@@ -155,6 +152,24 @@ Status decode_masked(const Kernels& k, BitReader& in, const std::uint8_t* first,
     return {};
 }
 
+// A plane of the elements whose first plane is not zero, then one of the others: pruned weights that kept their sign.
+void encode_parts(const Kernels& k, const std::uint8_t* first, const std::uint8_t* plane, std::size_t n, Buffer& out) {
+    std::uint8_t* stream = lane(kLaneStream, n);
+    out.push_back(static_cast<std::byte>(kPlaneParts));
+    encode_plane(k, nullptr, stream, k.compress(plane, first, n, 1, 255, stream), out);
+    encode_plane(k, nullptr, stream, k.compress(plane, first, n, 0, 0, stream), out);
+}
+
+Status decode_parts(const Kernels& k, BitReader& in, const std::uint8_t* first, std::size_t n, std::uint8_t* out) {
+    CORAL_CHECK(decode_masked(k, in, first, n, out));
+    in.align();
+    std::uint8_t* stream = lane(kLaneStream, n);
+    const std::size_t some = k.compress(first, first, n, 0, 0, stream);
+    CORAL_CHECK(decode_plane(k, nullptr, in, some, stream));
+    k.expand(stream, some, first, n, 0, 0, out);
+    return {};
+}
+
 }  // namespace
 
 bool encode_solo(const Kernels& k, const SoloModel& model, const Hint& hint, Bytes raw, Buffer& out) {
@@ -177,6 +192,8 @@ bool encode_solo(const Kernels& k, const SoloModel& model, const Hint& hint, Byt
             std::uint8_t* stream = lane(kLaneStream, n);
             out.push_back(static_cast<std::byte>(kPlaneMasked));
             encode_plane(k, nullptr, stream, k.compress(planes[p], planes[0], n, 1, 255, stream), out);
+        } else if (p > 0 && model.in_parts && zeros * kMaskedShare >= n) {
+            encode_parts(k, planes[0], planes[p], n, out);
         } else {
             encode_plane(k, shared, planes[p], n, out);
         }
@@ -197,6 +214,9 @@ Status decode_solo(const Kernels& k, const SoloModel& model, const Hint& hint, B
         if (p > 0 && in.bytes_left() > 0 && *in.here() == kPlaneMasked) {
             (void)in.take_bytes(1);
             CORAL_CHECK(decode_masked(k, in, planes[0], n, planes[p]));
+        } else if (p > 0 && model.in_parts && in.bytes_left() > 0 && *in.here() == kPlaneParts) {
+            (void)in.take_bytes(1);
+            CORAL_CHECK(decode_parts(k, in, planes[0], n, planes[p]));
         } else {
             CORAL_CHECK(decode_plane(k, model.planes[p] ? &*model.planes[p] : nullptr, in, n, planes[p]));
         }
@@ -210,10 +230,25 @@ Status decode_solo(const Kernels& k, const SoloModel& model, const Hint& hint, B
     return {};
 }
 
-bool encode_delta(const Kernels& k, const DeltaModel& model, const Hint& hint, Bytes raw, Bytes base, Buffer& out) {
+namespace {
+
+// Base values, and for each element its class's key, as DeltaModel::last has them.
+PreparedBase classified(const Kernels& k, const DeltaModel& model, const Hint& hint, const DeltaBase& base,
+                        std::size_t n) {
+    PreparedBase prepared = prepare_base(k, model, hint, base, n);
+    if (!model.step) return prepared;
+    std::uint8_t* classes = lane(kLaneKey, n);
+    k.remap(prepared.keys, n, model.step->class_of.data(), classes);
+    return {prepared.values, classes};
+}
+
+}  // namespace
+
+bool encode_delta(const Kernels& k, const DeltaModel& model, const Hint& hint, Bytes raw, const DeltaBase& base,
+                  Buffer& out) {
     const unsigned width = hint.width;
     const std::size_t n = raw.size() / width, before = out.size();
-    const std::uint8_t* from = prepared_base(k, model, hint, base, n);
+    const auto [from, keys] = classified(k, model, hint, base, n);
     const std::uint8_t* values = data(raw);
     if (hint.big_endian && width > 1) {
         std::uint8_t* own = lane(kLanePlanes, n * width);
@@ -221,10 +256,8 @@ bool encode_delta(const Kernels& k, const DeltaModel& model, const Hint& hint, B
         swap_bytes(own, n, width);
         values = own;
     }
-    std::uint8_t* keys = lane(kLaneKey, n);
     std::uint8_t* stream = lane(kLaneStream, n);
     DeltaArrays arrays = arrays_of(model.extra_bytes, n);
-    k.keys[log2_of(width)](from, n, is_float(hint), keys);
     k.to_delta[log2_of(width)](values, from, n, is_float(hint), model.buckets, arrays);
     {
         BitWriter bits(out);
@@ -246,16 +279,14 @@ bool encode_delta(const Kernels& k, const DeltaModel& model, const Hint& hint, B
     return false;
 }
 
-Status decode_delta(const Kernels& k, const DeltaModel& model, const Hint& hint, Bytes stored, Bytes base,
+Status decode_delta(const Kernels& k, const DeltaModel& model, const Hint& hint, Bytes stored, const DeltaBase& base,
                     MutableBytes out) {
     const unsigned width = hint.width;
     const std::size_t n = out.size() / width;
     BitReader in(stored);
-    const std::uint8_t* from = prepared_base(k, model, hint, base, n);
-    std::uint8_t* keys = lane(kLaneKey, n);
+    const auto [from, keys] = classified(k, model, hint, base, n);
     std::uint8_t* stream = lane(kLaneStream, n);
     DeltaArrays arrays = arrays_of(model.extra_bytes, n);
-    k.keys[log2_of(width)](from, n, is_float(hint), keys);
     for (std::size_t c = 0; c < model.classes.size(); ++c) {
         std::uint8_t first = class_first(model, c);
         // How many: the keys alone tell.

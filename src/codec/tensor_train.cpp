@@ -7,6 +7,9 @@
 #include <cstring>
 
 #include "codec/byte_stats.hpp"
+#include "codec/delta_base.hpp"
+#include "codec/float_cast.hpp"
+#include "codec/symbol_counts.hpp"
 
 namespace coral::codec {
 namespace {
@@ -15,67 +18,10 @@ const std::uint8_t* data(Bytes bytes) {
     return reinterpret_cast<const std::uint8_t*>(bytes.data());
 }
 
-using Row = std::array<std::uint32_t, 256>;
-
-double entropy_bits(const Row& counts) {
-    double n = 0, sum = 0;
-    for (std::uint32_t c : counts) {
-        if (c == 0) continue;
-        auto v = static_cast<double>(c);
-        n += v;
-        sum += v * std::log2(v);
-    }
-    return n > 0 ? n * std::log2(n) - sum : 0;
-}
-
-// What a class costs: its symbols, and about what its table takes.
-double class_bits(const Row& counts) {
-    auto used = std::count_if(counts.begin(), counts.end(), [](std::uint32_t c) { return c > 0; });
-    return entropy_bits(counts) + 24 + 5.5 * static_cast<double>(used);
-}
-
-Row sum_of(const Row& a, const Row& b) {
-    Row sum;
-    for (unsigned s = 0; s < 256; ++s) sum[s] = a[s] + b[s];
-    return sum;
-}
-
-Histogram widened(const Row& row) {
+Histogram widened(const SymbolCounts& row) {
     Histogram out;
     std::copy(row.begin(), row.end(), out.begin());
     return out;
-}
-
-struct Class {
-    std::uint8_t last;
-    Row counts;
-    double bits;
-};
-
-// Neighbours are merged while that saves more table than it costs code.
-std::vector<Class> merge_classes(std::vector<Class> classes) {
-    constexpr std::size_t kMost = 16;
-    std::vector<double> joined;
-    for (std::size_t i = 0; i + 1 < classes.size(); ++i) {
-        joined.push_back(class_bits(sum_of(classes[i].counts, classes[i + 1].counts)));
-    }
-    while (classes.size() > 1) {
-        std::size_t best = 0;
-        double best_loss = 1e300;
-        for (std::size_t i = 0; i < joined.size(); ++i) {
-            double loss = joined[i] - classes[i].bits - classes[i + 1].bits;
-            if (loss < best_loss) best = i, best_loss = loss;
-        }
-        if (best_loss > 0 && classes.size() <= kMost) break;
-        classes[best].counts = sum_of(classes[best].counts, classes[best + 1].counts);
-        classes[best].bits = joined[best];
-        classes[best].last = classes[best + 1].last;
-        classes.erase(classes.begin() + static_cast<std::ptrdiff_t>(best) + 1);
-        joined.erase(joined.begin() + static_cast<std::ptrdiff_t>(best));
-        if (best < joined.size()) joined[best] = class_bits(sum_of(classes[best].counts, classes[best + 1].counts));
-        if (best > 0) joined[best - 1] = class_bits(sum_of(classes[best - 1].counts, classes[best].counts));
-    }
-    return classes;
 }
 
 // Small differences one by one: 10 % off the next save of an FP32 fine-tune. Few elements do not pay for long tables.
@@ -105,114 +51,75 @@ Lanes& lanes() {
     return own;
 }
 
-// How often each symbol comes with each key. Four tables in turn: equal neighbours would wait for each other's sum.
-class Counter {
-  public:
-    Counter() : counts_(tables().data()) {}
-    ~Counter() {
-        for (unsigned key = 0; key < 256; ++key) {
-            if (!seen_[key]) continue;
-            for (unsigned t = 0; t < 4; ++t) std::memset(counts_ + row(t, key), 0, 256 * sizeof(std::uint32_t));
-        }
-    }
-    Counter(const Counter&) = delete;
-    Counter& operator=(const Counter&) = delete;
-
-    void add(const std::uint8_t* keys, const std::uint8_t* symbols, std::size_t n) {
-        for (std::size_t i = 0; i < n; ++i) seen_[keys[i]] = true;
-        std::size_t i = 0;
-        for (; i + 4 <= n; i += 4) {
-            ++counts_[row(0, keys[i]) + symbols[i]];
-            ++counts_[row(1, keys[i + 1]) + symbols[i + 1]];
-            ++counts_[row(2, keys[i + 2]) + symbols[i + 2]];
-            ++counts_[row(3, keys[i + 3]) + symbols[i + 3]];
-        }
-        for (; i < n; ++i) ++counts_[row(0, keys[i]) + symbols[i]];
-    }
-
-    std::vector<Class> classes() const {
-        std::vector<Class> out;
-        for (unsigned key = 0; key < 256; ++key) {
-            if (!seen_[key]) continue;
-            Class c{static_cast<std::uint8_t>(key), {}, 0};
-            for (unsigned s = 0; s < 256; ++s) {
-                for (unsigned t = 0; t < 4; ++t) c.counts[s] += counts_[row(t, key) + s];
-            }
-            c.bits = class_bits(c.counts);
-            out.push_back(c);
-        }
-        return out;
-    }
-
-  private:
-    static std::vector<std::uint32_t>& tables() {
-        thread_local std::vector<std::uint32_t> all(4 * 65536);
-        return all;
-    }
-    static std::size_t row(unsigned table, unsigned key) {
-        return (std::size_t{table} << 16) + (std::size_t{key} << 8);
-    }
-    std::uint32_t* counts_;
-    std::array<bool, 256> seen_{};
-};
-
 struct Piece {
-    const std::uint8_t* raw;
-    const std::uint8_t* base;
-    std::size_t n;
+    Bytes raw;
+    DeltaBase base;
 };
 
-void count_piece(const Kernels& k, const Hint& hint, const DeltaModel& model, Piece piece, Counter& counter) {
-    const unsigned log2 = static_cast<unsigned>(std::countr_zero(static_cast<unsigned>(hint.width)));
-    const std::size_t n = piece.n, bytes = n * hint.width;
-    if (hint.big_endian) {
-        std::uint8_t* turned[2] = {lanes().get(12, bytes), lanes().get(13, bytes)};
-        const std::uint8_t* both[2] = {piece.raw, piece.base};
-        for (unsigned side = 0; side < 2; ++side) {
-            for (std::size_t i = 0; i < bytes; i += hint.width) {
-                std::reverse_copy(both[side] + i, both[side] + i + hint.width, turned[side] + i);
-            }
-        }
-        piece.raw = turned[0];
-        piece.base = turned[1];
-    }
-    if (model.scale) {
-        std::uint8_t* scaled = lanes().get(14, bytes);
-        k.scale_f32(piece.base, n, *model.scale, scaled);
-        piece.base = scaled;
-    }
-    DeltaArrays arrays;
-    arrays.symbol = lanes().get(0, n);
-    std::uint8_t* keys = lanes().get(2, n);
-    k.keys[log2](piece.base, n, is_float(hint), keys);
-    k.to_delta[log2](piece.raw, piece.base, n, is_float(hint), model.buckets, arrays);
-    counter.add(keys, arrays.symbol, n);
-}
-
-std::vector<Piece> pieces_of(const Hint& hint, Bytes raw, Bytes base, unsigned chunk_log2,
-                             const std::vector<std::uint32_t>& chunks, std::size_t most) {
+// Up to `most` of the chunks, spread over them, each cut to `longest` bytes.
+std::vector<Piece> pieces_of(const Hint& hint, Bytes raw, const DeltaSource& source, unsigned chunk_log2,
+                             const std::vector<std::uint32_t>& chunks, std::size_t most,
+                             std::size_t longest = kMaxSegment) {
     std::vector<Piece> out;
-    std::size_t step = std::max<std::size_t>(1, chunks.size() / most);
+    DeltaModel cast;
+    cast.cast = source.cast;
+    const std::size_t step = std::max<std::size_t>(1, chunks.size() / most);
     for (std::size_t i = 0; i < chunks.size() && out.size() < most; i += step) {
         std::size_t begin = std::size_t{chunks[i]} << chunk_log2;
-        std::size_t length = std::min(std::size_t{1} << chunk_log2, raw.size() - begin);
-        out.push_back({data(raw) + begin, data(base) + begin, length / hint.width});
+        std::size_t length = std::min({std::size_t{1} << chunk_log2, raw.size() - begin, longest});
+        Piece piece{raw.subspan(begin, length), {}};
+        if (!source.base.empty()) {
+            BaseRange range = base_range(cast, hint, 0, begin, length);
+            piece.base.base = source.base.subspan(static_cast<std::size_t>(range.begin), range.length);
+        }
+        if (!source.before.empty()) piece.base.before = source.before.subspan(begin, length);
+        out.push_back(piece);
     }
     return out;
 }
 
-double extra_bits(const DeltaModel& model, const Row& counts) {
+// A look at a segment: 64 Ki elements from four places.
+std::vector<Piece> samples_of(const Hint& hint, Bytes raw, const DeltaSource& source, unsigned chunk_log2,
+                              const std::vector<std::uint32_t>& chunks) {
+    return pieces_of(hint, raw, source, chunk_log2, chunks, 4, std::size_t{hint.width} << 14);
+}
+
+void count_piece(const Kernels& k, const Hint& hint, const DeltaModel& model, const Piece& piece,
+                 SymbolCounter& counter) {
+    const unsigned log2 = static_cast<unsigned>(std::countr_zero(static_cast<unsigned>(hint.width)));
+    const std::size_t n = piece.raw.size() / hint.width, bytes = n * hint.width;
+    const std::uint8_t* values = data(piece.raw);
+    if (hint.big_endian) {
+        std::uint8_t* turned = lanes().get(12, bytes);
+        for (std::size_t i = 0; i < bytes; i += hint.width) {
+            std::reverse_copy(values + i, values + i + hint.width, turned + i);
+        }
+        values = turned;
+    }
+    PreparedBase base = prepare_base(k, model, hint, piece.base, n);
+    DeltaArrays arrays;
+    arrays.symbol = lanes().get(0, n);
+    k.to_delta[log2](values, base.values, n, is_float(hint), model.buckets, arrays);
+    counter.add(base.keys, arrays.symbol, n);
+}
+
+double extra_bits(const DeltaModel& model, const SymbolCounts& counts) {
     double bits = 0;
     for (unsigned s = 0; s < 255; ++s) bits += static_cast<double>(counts[s]) * model.count[s];
     return bits;
 }
 
-// The bits of these pieces with an ideal code for every key.
-double ideal_bits(const Kernels& k, const Hint& hint, const DeltaModel& model, const std::vector<Piece>& pieces) {
-    Counter counter;
+// The bits of these pieces with an ideal code for every key. `used`: what a symbol costs that comes with a key at all:
+// many keys fit a small sample better than they will fit the rest.
+double ideal_bits(const Kernels& k, const Hint& hint, const DeltaModel& model, const std::vector<Piece>& pieces,
+                  double used = 2) {
+    SymbolCounter counter;
     for (const Piece& piece : pieces) count_piece(k, hint, model, piece, counter);
     double bits = 0;
-    for (const Class& c : counter.classes()) bits += c.bits + extra_bits(model, c.counts);
+    for (const SymbolClass& c : counter.classes()) {
+        auto symbols = std::count_if(c.counts.begin(), c.counts.end(), [](std::uint32_t n) { return n > 0; });
+        bits += entropy_bits(c.counts) + extra_bits(model, c.counts) + used * static_cast<double>(symbols);
+    }
     return bits;
 }
 
@@ -220,11 +127,11 @@ double ideal_bits(const Kernels& k, const Hint& hint, const DeltaModel& model, c
 std::optional<float> find_scale(const std::vector<Piece>& pieces) {
     std::vector<float> ratios;
     for (const Piece& piece : pieces) {
-        std::size_t step = std::max<std::size_t>(1, piece.n * pieces.size() / 8192);
-        for (std::size_t i = 0; i < piece.n; i += step) {
+        const std::size_t n = piece.raw.size() / 4, step = std::max<std::size_t>(1, n * pieces.size() / 8192);
+        for (std::size_t i = 0; i < n; i += step) {
             float a, b;
-            std::memcpy(&a, piece.raw + 4 * i, 4);
-            std::memcpy(&b, piece.base + 4 * i, 4);
+            std::memcpy(&a, data(piece.raw) + 4 * i, 4);
+            std::memcpy(&b, data(piece.base.base) + 4 * i, 4);
             if (std::isnormal(a) && std::isnormal(b) && std::abs(b) > 1e-20f) ratios.push_back(a / b);
         }
     }
@@ -236,40 +143,144 @@ std::optional<float> find_scale(const std::vector<Piece>& pieces) {
     return scale;
 }
 
-}  // namespace
+// Exponents of the base in eight groups of about as many elements.
+LastStep grouped(const Kernels& k, const Hint& hint, const std::vector<Piece>& pieces) {
+    SymbolCounts seen{};
+    std::size_t all = 0;
+    for (const Piece& piece : pieces) {
+        const std::size_t n = piece.raw.size() / hint.width;
+        PreparedBase base = prepare_base(k, DeltaModel{}, hint, {piece.base.base, {}}, n);
+        for (std::size_t i = 0; i < n; ++i) ++seen[base.keys[i]];
+        all += n;
+    }
+    LastStep step;
+    std::size_t below = 0;
+    unsigned bound = 0;
+    for (unsigned key = 0; key < 256; ++key) {
+        while (bound < step.bounds.size() && below * 8 >= all * (bound + 1)) {
+            step.bounds[bound++] = static_cast<std::uint8_t>(key);
+        }
+        below += seen[key];
+    }
+    while (bound < step.bounds.size()) step.bounds[bound++] = 255;
+    return step;
+}
 
-Trained<DeltaModel> train_delta(const Kernels& k, const Hint& hint, Bytes raw, Bytes base, unsigned chunk_log2,
-                                const std::vector<std::uint32_t>& chunks) {
-    Trained<DeltaModel> out;
+// Takes the last step into the model when samples say that it pays: a second base makes reading slower.
+void try_last_step(const Kernels& k, const Hint& hint, const std::vector<Piece>& few, DeltaModel& model) {
+    const double plain = ideal_bits(k, hint, model, few);
+    DeltaModel with = model;
+    with.scale.reset();
+    LastStep step = grouped(k, hint, few);
+    double best = 0.98 * plain;
+    for (unsigned again : {0u, 3u, 6u, 10u, 14u}) {
+        step.again = static_cast<std::uint8_t>(again);
+        with.step = step;
+        double bits = ideal_bits(k, hint, with, few);
+        if (bits >= best) {
+            if (model.step) break;  // beyond the best
+            continue;
+        }
+        best = bits;
+        model.scale.reset();
+        model.step = step;
+    }
+}
+
+// Keys in the order of what they lead to, so that neighbours are alike.
+std::vector<SymbolClass> ordered_by_symbols(std::vector<SymbolClass> classes) {
+    auto mean = [](const SymbolClass& c) {
+        double sum = 0, n = 0;
+        for (unsigned s = 0; s < kZeroSymbol; ++s) {
+            sum += static_cast<double>(s) * c.counts[s];
+            n += c.counts[s];
+        }
+        return n > 0 ? sum / n : 0;
+    };
+    std::stable_sort(classes.begin(), classes.end(),
+                     [&](const SymbolClass& a, const SymbolClass& b) { return mean(a) < mean(b); });
+    return classes;
+}
+
+// Classes and their tables; their bits go to `out`.
+void set_classes(const std::vector<SymbolClass>& classes, Trained<DeltaModel>& out) {
     DeltaModel& model = out.model;
-    model.buckets = buckets_for(hint.width, raw.size() / hint.width);
+    for (std::size_t c = 0; c < classes.size(); ++c) {
+        Histogram counts = widened(classes[c].counts);
+        if (model.step) {
+            for (std::uint8_t key : classes[c].keys) model.step->class_of[key] = static_cast<std::uint8_t>(c);
+            model.last.push_back(static_cast<std::uint8_t>(c));
+        } else {
+            model.last.push_back(c + 1 == classes.size() ? std::uint8_t{255} : classes[c].keys.back());
+        }
+        model.classes.emplace_back(code_lengths(counts), &counts);
+        out.bits += model.classes.back().cost(counts) + 8.0 * static_cast<double>(model.classes.back().written_size()) +
+                    8 + extra_bits(model, classes[c].counts);
+    }
+    if (model.step) out.bits += 8.0 * (8 + 128);
+}
+
+DeltaModel plain_model(const Hint& hint, std::size_t elements, const DeltaSource& source) {
+    DeltaModel model;
+    model.cast = source.cast;
+    model.buckets = buckets_for(hint.width, elements);
     model.derive(hint.width);
-    if (hint.width == 4 && is_float(hint) && !hint.big_endian) {
-        std::vector<Piece> few = pieces_of(hint, raw, base, chunk_log2, chunks, 4);
+    return model;
+}
+
+// Samples decide what the base is multiplied by, and whether the last step helps.
+void refine(const Kernels& k, const Hint& hint, const std::vector<Piece>& few, bool before, DeltaModel& model) {
+    if (model.cast == 0 && hint.width == 4 && is_float(hint) && !hint.big_endian) {
         if (auto scale = find_scale(few)) {
             double plain = ideal_bits(k, hint, model, few);
             model.scale = *scale;
             if (ideal_bits(k, hint, model, few) > 0.995 * plain) model.scale.reset();
         }
     }
-    std::vector<Class> classes;
+    if (before && model.cast == 0 && !hint.big_endian) try_last_step(k, hint, few, model);
+}
+
+// Below this many elements the tables of a second base cost more than it saves.
+constexpr std::size_t kStepFrom = 16'384;
+
+}  // namespace
+
+bool covers(const DeltaSource& source, const Hint& hint, std::uint64_t begin, std::size_t length) {
+    DeltaModel cast;
+    cast.cast = source.cast;
+    BaseRange range = base_range(cast, hint, 0, begin, length);
+    if (range.begin + range.length > source.base.size()) return false;
+    return source.before.empty() || begin + length <= source.before.size();
+}
+
+double sample_delta(const Kernels& k, const Hint& hint, Bytes raw, const DeltaSource& source, unsigned chunk_log2,
+                    const std::vector<std::uint32_t>& chunks) {
+    DeltaModel model = plain_model(hint, raw.size() / hint.width, source);
+    std::vector<Piece> few = samples_of(hint, raw, source, chunk_log2, chunks);
+    double elements = 0;
+    for (const Piece& piece : few) elements += static_cast<double>(piece.raw.size() / hint.width);
+    return elements > 0 ? ideal_bits(k, hint, model, few) / elements : 8.0 * hint.width;
+}
+
+Trained<DeltaModel> train_delta(const Kernels& k, const Hint& hint, Bytes raw, const DeltaSource& source,
+                                unsigned chunk_log2, const std::vector<std::uint32_t>& chunks) {
+    const std::size_t elements = raw.size() / hint.width;
+    Trained<DeltaModel> out;
+    out.model = plain_model(hint, elements, source);
+    refine(k, hint, samples_of(hint, raw, source, chunk_log2, chunks), !source.before.empty() && elements >= kStepFrom,
+           out.model);
+    std::vector<SymbolClass> classes;
     {
-        Counter counter;
-        for (const Piece& piece : pieces_of(hint, raw, base, chunk_log2, chunks, chunks.size())) {
-            count_piece(k, hint, model, piece, counter);
+        SymbolCounter counter;
+        for (const Piece& piece : pieces_of(hint, raw, source, chunk_log2, chunks, chunks.size())) {
+            count_piece(k, hint, out.model, piece, counter);
         }
-        classes = merge_classes(counter.classes());
+        classes = counter.classes();
     }
-    if (classes.empty()) classes.push_back({255, {}, 0});
-    classes.back().last = 255;
-    for (const Class& c : classes) {
-        Histogram counts = widened(c.counts);
-        model.last.push_back(c.last);
-        model.classes.emplace_back(code_lengths(counts), &counts);
-        out.bits += model.classes.back().cost(counts) + 8.0 * static_cast<double>(model.classes.back().written_size()) +
-                    8 + extra_bits(model, c.counts);
-    }
-    model.derive(hint.width);
+    if (classes.empty()) classes.push_back({{255}, {}, 0});
+    classes = merge_classes(out.model.step ? ordered_by_symbols(std::move(classes)) : std::move(classes));
+    set_classes(classes, out);
+    out.model.derive(hint.width);
     return out;
 }
 
@@ -279,29 +290,33 @@ Trained<SoloModel> train_solo(const Kernels& k, const Hint& hint, Bytes raw, uns
     const unsigned width = hint.width, log2 = static_cast<unsigned>(std::countr_zero(width));
     // Per plane: how often each byte, in a third of the pieces of a long segment. A chunk with a byte that is in none
     // of them makes a table of its own.
-    std::array<Row, 8> counts{};
+    std::array<SymbolCounts, 8> counts{};
     std::array<double, 8> noise{};  // elements of planes that are noise
     double all = 0, measured = 0;
-    std::vector<Piece> pieces = pieces_of(hint, raw, raw, chunk_log2, chunks, chunks.size());
+    std::vector<Piece> pieces = pieces_of(hint, raw, {}, chunk_log2, chunks, chunks.size());
     std::size_t step = pieces.size() > 12 ? 3 : 1;
     for (std::size_t i = 0; i < pieces.size(); ++i) {
         const Piece& piece = pieces[i];
-        all += static_cast<double>(piece.n);
+        const std::size_t n = piece.raw.size() / width;
+        all += static_cast<double>(n);
         if (i % step != 0) continue;
-        measured += static_cast<double>(piece.n);
+        measured += static_cast<double>(n);
         std::uint8_t* planes[8] = {};
-        for (unsigned p = 0; p < width; ++p) planes[hint.big_endian ? width - 1 - p : p] = lanes().get(3 + p, piece.n);
+        for (unsigned p = 0; p < width; ++p) planes[hint.big_endian ? width - 1 - p : p] = lanes().get(3 + p, n);
         // Only counts are wanted: of the other byte order the planes come in the other order, unrotated.
-        k.split[log2](piece.raw, piece.n, is_float(hint) && !hint.big_endian, planes);
+        k.split[log2](data(piece.raw), n, is_float(hint) && !hint.big_endian, planes);
         for (unsigned p = 0; p < width; ++p) {
-            if (looks_random(planes[p], piece.n)) {
-                noise[p] += static_cast<double>(piece.n);
+            if (looks_random(planes[p], n)) {
+                noise[p] += static_cast<double>(n);
                 continue;
             }
-            Histogram some = histogram_of(planes[p], piece.n);
+            Histogram some = histogram_of(planes[p], n);
             for (unsigned s = 0; s < 256; ++s) counts[p][s] += static_cast<std::uint32_t>(some[s]);
         }
     }
+    // Pruned weights, w × 0 with w's sign: planes in two parts.
+    out.model.in_parts =
+        is_float(hint) && !hint.big_endian && width > 1 && 16.0 * counts[0][0] >= measured && measured > 0;
     for (unsigned p = 0; p < width; ++p) {
         double bits = (entropy_bits(counts[p]) + 8 * noise[p]) * (measured > 0 ? all / measured : 1);
         if (bits > 0.99 * 8 * all || all == 0 || hint.big_endian) {

@@ -67,18 +67,19 @@ std::vector<BaseIndex::Choice> BaseIndex::nearest(const Sketch& sketch, std::siz
     return choices;
 }
 
-std::optional<SegmentId> BaseIndex::choose(const Sketch& sketch, const std::optional<SegmentId>& named) {
+std::optional<BaseIndex::Choice> BaseIndex::choose(const Sketch& sketch, const std::optional<SegmentId>& named) {
+    constexpr double kUnknown = std::numeric_limits<double>::infinity();
     const double alone = solo_estimate(sketch);
-    double by_name = std::numeric_limits<double>::infinity();
+    double by_name = kUnknown;
     if (named) {
         auto base = read(*named);
         // Unknown, or of another length (a tensor that has grown): the encoder will see.
         if (base) by_name = delta_estimate(sketch, *base);
-        if (by_name == std::numeric_limits<double>::infinity()) return named;
+        if (by_name == kUnknown) return Choice{*named, kUnknown};
     }
     std::vector<Choice> best = nearest(sketch, 1);
-    if (!best.empty() && best.front().bits < std::min(kAttach * alone, kBetter * by_name)) return best.front().id;
-    if (by_name < alone) return named;
+    if (!best.empty() && best.front().bits < std::min(kAttach * alone, kBetter * by_name)) return best.front();
+    if (by_name < alone) return Choice{*named, by_name};
     return std::nullopt;
 }
 

@@ -33,12 +33,12 @@ class BaseIndex {
 
     struct Choice {
         SegmentId id;
-        double bits = 0;  // an element, estimated
+        double bits = 0;  // an element, estimated; infinite: unknown
     };
     // The best base for what `sketch` shows, or nothing when none is expected to cost less than 0.9 of SOLO. `named` is
     // what the name suggests: taken unless another one is clearly better or it is no better than none, and always when
     // there is no sketch of it.
-    std::optional<SegmentId> choose(const Sketch& sketch, const std::optional<SegmentId>& named);
+    std::optional<Choice> choose(const Sketch& sketch, const std::optional<SegmentId>& named);
     // Candidates by ascending cost, at most `limit`.
     std::vector<Choice> nearest(const Sketch& sketch, std::size_t limit);
 

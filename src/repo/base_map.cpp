@@ -79,6 +79,20 @@ std::optional<BaseMap::Entry> BaseMap::find(const std::string& name, std::uint8_
     return std::nullopt;
 }
 
+std::optional<BaseMap::Cast> BaseMap::find_cast(const std::string& name, std::uint8_t dtype,
+                                                std::uint64_t length) const {
+    constexpr formats::Dtype kFloats[] = {formats::Dtype::kF32, formats::Dtype::kBF16, formats::Dtype::kF16};
+    const auto own = static_cast<formats::Dtype>(dtype);
+    if (std::find(std::begin(kFloats), std::end(kFloats), own) == std::end(kFloats)) return std::nullopt;
+    for (formats::Dtype other : kFloats) {
+        if (other == own) continue;
+        const std::uint64_t other_length = length / formats::dtype_width(own) * formats::dtype_width(other);
+        auto found = find(name, static_cast<std::uint8_t>(other), other_length);
+        if (found && found->length == other_length) return Cast{std::move(*found), static_cast<std::uint8_t>(other)};
+    }
+    return std::nullopt;
+}
+
 void BaseMap::put(const std::string& name, std::uint8_t dtype, Entry entry) {
     std::lock_guard lock(mutex_);
     // A worktree with this many differently named tensors has bigger worries than a missed base: start afresh.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <limits>
 #include <unordered_map>
 
 #include "coral/base/hash.hpp"
@@ -141,22 +142,47 @@ class Job {
             return;
         }
         record_.extents.push_back({new_slot(piece.tensor, piece.length), 0, piece.length});
-        std::optional<SegmentId> candidate;
+        put(slots_.back(), std::move(buffer), hint_of(layout_.tensors[index]),
+            named_bases(tensor, piece.tensor_offset));
+    }
+
+    // What the tensor's name suggests for the piece at `offset`.
+    struct Named {
+        std::optional<SegmentId> same;             // of the same element type
+        std::optional<store::BaseCandidate> cast;  // of another one
+        unsigned narrower = 0;                     // by so many bits are the cast one's elements
+    };
+
+    Named named_bases(const store::TensorEntry& tensor, std::uint64_t offset) const {
+        Named named;
         if (auto base = bases_.find(tensor.name, tensor.dtype, tensor.length)) {
-            std::size_t nth = static_cast<std::size_t>(piece.tensor_offset / codec::kMaxSegment);
-            if (nth < base->segments.size()) candidate = base->segments[nth];
+            std::size_t nth = static_cast<std::size_t>(offset / codec::kMaxSegment);
+            if (nth < base->segments.size()) named.same = base->segments[nth];
         }
-        put(slots_.back(), std::move(buffer), hint_of(layout_.tensors[index]), candidate);
+        if (auto base = bases_.find_cast(tensor.name, tensor.dtype, tensor.length)) {
+            const unsigned own = formats::dtype_width(static_cast<formats::Dtype>(tensor.dtype));
+            const unsigned other = formats::dtype_width(static_cast<formats::Dtype>(base->dtype));
+            const std::uint64_t at = offset / own * other;
+            const auto nth = static_cast<std::size_t>(at / codec::kMaxSegment);
+            const std::vector<SegmentId>& segments = base->entry.segments;
+            if (nth < segments.size()) {
+                named.cast.emplace(
+                    store::BaseCandidate{segments[nth], at % codec::kMaxSegment, base->dtype, SegmentId{}});
+                if (other > own && nth + 1 < segments.size()) named.cast->next = segments[nth + 1];
+                named.narrower = own > other ? 8 * (own - other) : 0;
+            }
+        }
+        return named;
     }
 
     // The segment's own hash and CRC are made on the pool: the reading thread already hashes every byte for the file's
     // name.
-    void put(Slot& slot, std::shared_ptr<Buffer> raw, codec::Hint hint, std::optional<SegmentId> candidate) {
-        tasks_.run([this, &slot, raw = std::move(raw), hint, candidate] {
+    void put(Slot& slot, std::shared_ptr<Buffer> raw, codec::Hint hint, Named named) {
+        tasks_.run([this, &slot, raw = std::move(raw), hint, named = std::move(named)] {
             if (failed()) return;
             slot.id = SegmentId::from(Sha256::of(*raw));
             if (slot.tensor >= 0) slot.crc = crc32(*raw);
-            auto put = put_with_base(slot.id, *raw, hint, candidate);
+            auto put = put_with_base(slot.id, *raw, hint, named);
             std::lock_guard lock(mutex_);
             if (put)
                 stored_ += put->stored_bytes;
@@ -165,18 +191,21 @@ class Job {
         });
     }
 
-    // The base is what the name suggests, or what looks more alike.
-    Result<store::Put> put_with_base(const SegmentId& id, Bytes raw, codec::Hint hint,
-                                     std::optional<SegmentId> candidate) {
+    // The base is what the name suggests, or what looks more alike; what is the same in another type is tried, too.
+    Result<store::Put> put_with_base(const SegmentId& id, Bytes raw, codec::Hint hint, const Named& named) {
         std::optional<Sketch> sketch;
+        std::optional<BaseIndex::Choice> choice;
+        if (named.same) choice = BaseIndex::Choice{*named.same, std::numeric_limits<double>::infinity()};
         if (hint.element != codec::Hint::Class::kBytes && raw.size() >= kSketchFrom) {
             CORAL_TRY(bool there, store_.contains(store::Kind::kSegment, AnyId::from(id)));
             if (there) return store::Put{true, 0, 0};
             sketch = sketch_of(raw, hint);
-            candidate = similar_.choose(*sketch, candidate);
+            choice = similar_.choose(*sketch, named.same);
         }
         std::vector<store::BaseCandidate> candidates;
-        if (candidate && *candidate != id) candidates.push_back({*candidate, 0});
+        if (choice && choice->id != id) candidates.push_back({choice->id, 0, 0, {}});
+        // A cast cannot tell the bits that it lacks: where fewer are expected, it need not be read.
+        if (named.cast && !(choice && choice->bits < named.narrower)) candidates.push_back(*named.cast);
         CORAL_TRY(store::Put put, store_.put_segment(id, raw, hint, candidates));
         if (sketch && !put.existed) similar_.add(id, *sketch, put.depth);
         return put;
@@ -201,7 +230,7 @@ class Job {
         auto raw = std::make_shared<Buffer>(std::move(skeleton_));
         skeleton_ = {};
         resolve_pending(new_slot(-1, raw->size()), 0);
-        put(slots_.back(), std::move(raw), codec::Hint{}, std::nullopt);
+        put(slots_.back(), std::move(raw), codec::Hint{}, Named{});
     }
 
     Status end_skeleton() {

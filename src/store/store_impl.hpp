@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -62,7 +63,9 @@ class StoreImpl final : public Store {
     Status writable() const;
     Result<Put> put_large(const SegmentId& id, Bytes raw, codec::Hint hint, std::span<const BaseCandidate> candidates);
     Result<std::vector<codec::Base>> load_bases(std::span<const BaseCandidate> candidates, codec::Hint hint,
-                                                std::vector<Buffer>& bytes);
+                                                std::deque<Buffer>& bytes);
+    Result<bool> load_base(const BaseCandidate& candidate, std::vector<codec::Base>& bases, std::deque<Buffer>& bytes);
+    Status load_second(const BaseCandidate& candidate, std::vector<codec::Base>& bases, std::deque<Buffer>& bytes);
     Result<Packed> pack_payload(Kind kind, Bytes raw, const FileRecord* file);
     Result<Buffer> unpack_payload(PackFile& pack, std::uint64_t offset, const RecordHeader& header, Bytes specific,
                                   Buffer payload);

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -161,3 +161,49 @@ def test_stored_bytes_are_the_packs_bytes(mounted: Repo) -> None:
     assert mounted.stored_bytes() == on_disk
     told = int(os.getxattr(mounted.mnt / "at" / "main" / "vad.jit", "user.coral.stored"))
     assert 0 < told <= on_disk
+
+
+def rewritten(
+    source: Path, target: Path, change: Callable[[int, str, torch.Tensor], tuple[str, torch.Tensor]]
+) -> None:
+    """The tensors of `source`, each as `change(number, name, tensor)` makes a name and a tensor of it."""
+    tensors = safetensors.torch.load_file(source)
+    safetensors.torch.save_file(dict(change(i, n, t) for i, (n, t) in enumerate(tensors.items())), target)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_copy_in_another_type(mounted: Repo, tmp_path: Path, dtype: torch.dtype) -> None:
+    source = material.folder("short") / "step-0015.safetensors"
+    copy = tmp_path / "copy.safetensors"
+    rewritten(source, copy, lambda _, name, t: (name, t.to(dtype)))
+    store(mounted, source, "model.safetensors")
+    with costs_at_most(mounted, copy.stat().st_size, tensor_count(copy)):
+        store(mounted, copy, "copy.safetensors")
+    mounted.remount()
+    assert len(set(sha256sum([copy, mounted.main / "copy.safetensors"]))) == 1
+
+
+def test_a_master_after_its_copy(mounted: Repo, tmp_path: Path) -> None:
+    source = material.folder("short") / "step-0015.safetensors"
+    copy = tmp_path / "copy.safetensors"
+    rewritten(source, copy, lambda _, name, t: (name, t.to(torch.bfloat16)))
+    store(mounted, copy, "copy.safetensors")
+    before = mounted.stored_bytes()
+    store(mounted, source, "master.safetensors")
+    assert mounted.stored_bytes() - before < 0.53 * source.stat().st_size, "the 16 bits that the copy lacks, of 32"
+    mounted.remount()
+    assert len(set(sha256sum([source, mounted.main / "master.safetensors"]))) == 1
+
+
+def test_a_fine_tune_under_names_of_its_own(mounted: Repo, tmp_path: Path) -> None:
+    base = material.folder("short") / "step-0005.safetensors"
+    tuned = material.folder("short") / "step-0010.safetensors"
+    strange = tmp_path / "strange.safetensors"
+    rewritten(tuned, strange, lambda i, _, t: (f"parameter.{i:04d}.of.somebody", t))
+    store(mounted, base, "base.safetensors")
+    between = mounted.stored_bytes()
+    store(mounted, strange, "elsewhere/weights.bin")
+    spent = mounted.stored_bytes() - between
+    assert spent < 0.45 * strange.stat().st_size, "found by what it looks like, not by its names"
+    mounted.remount()
+    assert len(set(sha256sum([strange, mounted.main / "elsewhere" / "weights.bin"]))) == 1

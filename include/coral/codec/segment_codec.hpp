@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -21,13 +22,14 @@ inline constexpr std::uint8_t kChunkLog2 = 18;
 inline constexpr std::uint8_t kMinChunkLog2 = 12;
 inline constexpr std::uint32_t kChunkSize = 1u << kChunkLog2;
 inline constexpr std::uint8_t kMaxDepth = 7;
-inline constexpr std::size_t kMaxBases = 2;
+inline constexpr std::size_t kMaxBases = 2;  // of one segment
 
 // On-disk numbers; append only.
 enum class Mode : std::uint8_t { kRaw = 0, kZstd = 1, kCopy = 2, kSolo = 3, kDelta = 4, kPalette = 5 };
 enum class Coder : std::uint16_t {
     kGeneric = 1,  // RAW, ZSTD and COPY chunks only
     kTensor = 2,   // and SOLO and DELTA, with tables (docs/codec.md)
+    kTensor3 = 3,  // and bases of another float type, two bases for one prediction, planes in two parts
 };
 
 // What the bytes mean: a coding hint, never part of a name, free to be improved by encoding again.
@@ -70,6 +72,8 @@ struct SegmentHeader {
     std::shared_ptr<const TensorModel> model;  // the tables as read_header has understood them
     std::vector<Chunk> chunks;
 
+    // The base that its differences are taken from, when that is an earlier state of the same elements.
+    std::optional<BaseRef> earlier_state() const;
     // Bytes that this takes in memory, for caches.
     std::uint64_t memory() const;
     std::uint32_t chunk_count() const { return static_cast<std::uint32_t>(chunks.size()); }
@@ -87,6 +91,12 @@ struct Base {
     std::uint64_t offset = 0;
     std::uint8_t depth = 0;
     Bytes raw;
+    // The state before this base, if it is among the candidates, too: what the last step was tells about the next.
+    std::optional<std::size_t> before = std::nullopt;
+    // Its elements are of this float type (formats::Dtype number), not of the segment's; 0: of the same. When they are
+    // wider, `next` is the candidate that follows it in its tensor.
+    std::uint8_t dtype = 0;
+    std::optional<std::size_t> next = std::nullopt;
 };
 
 enum class Level : std::uint8_t { kFast, kDefault, kArchive };

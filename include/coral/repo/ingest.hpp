@@ -31,6 +31,12 @@ class BaseMap {
     // The newest under this name; else one of the same length under the name that a wrapper around the module (or none)
     // gives it.
     std::optional<Entry> find(const std::string& name, std::uint8_t dtype, std::uint64_t length) const;
+    // The same tensor as floats of another type: its entry and that type.
+    struct Cast {
+        Entry entry;
+        std::uint8_t dtype = 0;
+    };
+    std::optional<Cast> find_cast(const std::string& name, std::uint8_t dtype, std::uint64_t length) const;
     void put(const std::string& name, std::uint8_t dtype, Entry entry);
     // All tensors of a stored file (a commit that is checked out, the last save before a restart).
     void learn(const store::FileRecord& record);

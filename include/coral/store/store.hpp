@@ -85,6 +85,10 @@ Result<FileRecord> decode_file_record(const FileId& id, Bytes payload);
 struct BaseCandidate {
     SegmentId id;
     std::uint64_t offset = 0;
+    // Its elements are of this float type (formats::Dtype number) and not of the segment's; 0: of the same. If they are
+    // wider, `next` follows it in its tensor (zero: nothing does).
+    std::uint8_t dtype = 0;
+    SegmentId next = {};
 };
 
 struct Put {

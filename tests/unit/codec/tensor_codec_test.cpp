@@ -47,23 +47,23 @@ void solo_round_trip(const Hint& hint, const Buffer& raw) {
 
 // Returns the coded size; raw size when that is not larger.
 std::size_t delta_round_trip(const Hint& hint, const Buffer& raw, const Buffer& base) {
-    auto trained = train_delta(kScalarKernels, hint, raw, base, kChunkLog2, {0});
+    auto trained = train_delta(kScalarKernels, hint, raw, {base, {}, 0}, kChunkLog2, {0});
     TensorModel model;
     model.delta = trained.model;
-    auto read = TensorModel::read(model.write(hint.width), hint);
+    auto read = TensorModel::read(model.write(hint.width), hint, Coder::kTensor);
     EXPECT_TRUE(read) << read.error().message;
     if (!read) return 0;
     const DeltaModel& known = *(*read)->delta;
     EXPECT_EQ(known.extra_bytes, trained.model.extra_bytes);
     Buffer first;
-    bool pays = encode_delta(kScalarKernels, known, hint, raw, base, first);
+    bool pays = encode_delta(kScalarKernels, known, hint, raw, {base, {}}, first);
     for (const Kernels* k : paths()) {
         Buffer coded, out(raw.size());
-        bool smaller = encode_delta(*k, known, hint, raw, base, coded);
+        bool smaller = encode_delta(*k, known, hint, raw, {base, {}}, coded);
         EXPECT_EQ(smaller, pays) << k->name;
         if (!smaller) continue;
         EXPECT_EQ(coded, first) << k->name;
-        Status done = decode_delta(*k, known, hint, coded, base, out);
+        Status done = decode_delta(*k, known, hint, coded, {base, {}}, out);
         EXPECT_TRUE(done) << k->name << ": " << done.error().message;
         if (!done) return 0;
         EXPECT_EQ(out, raw) << k->name;
@@ -198,10 +198,10 @@ TEST(TensorCodec, AnythingIsAnErrorOrAnOutput) {
     auto [raw, base] = update(3000, 2, 1e-4, 8);
     Hint hint = hint_for(2, true);
     TensorModel model;
-    model.delta = train_delta(kScalarKernels, hint, raw, base, kChunkLog2, {0}).model;
+    model.delta = train_delta(kScalarKernels, hint, raw, {base, {}, 0}, kChunkLog2, {0}).model;
     model.solo = train_solo(kScalarKernels, hint, raw, kChunkLog2, {0}).model;
     Buffer tables = model.write(2), delta, solo;
-    ASSERT_TRUE(encode_delta(kScalarKernels, *model.delta, hint, raw, base, delta));
+    ASSERT_TRUE(encode_delta(kScalarKernels, *model.delta, hint, raw, {base, {}}, delta));
     ASSERT_TRUE(encode_solo(kScalarKernels, *model.solo, hint, raw, solo));
     std::mt19937 random(5);
     auto damaged = [&](Buffer bytes) {
@@ -213,10 +213,10 @@ TEST(TensorCodec, AnythingIsAnErrorOrAnOutput) {
     };
     Buffer out(raw.size());
     for (int round = 0; round < 3000; ++round) {
-        auto other = TensorModel::read(random() % 2 ? damaged(tables) : tables, hint);
+        auto other = TensorModel::read(random() % 2 ? damaged(tables) : tables, hint, Coder::kTensor);
         if (!other) continue;
         for (const Kernels* k : paths()) {
-            if ((*other)->delta) (void)decode_delta(*k, *(*other)->delta, hint, damaged(delta), base, out);
+            if ((*other)->delta) (void)decode_delta(*k, *(*other)->delta, hint, damaged(delta), {base, {}}, out);
             if ((*other)->solo) (void)decode_solo(*k, *(*other)->solo, hint, damaged(solo), out);
         }
     }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -90,7 +91,7 @@ void write_all(const std::string& path) {
     for (const Case& c : cases()) {
         auto [raw, base] = make(c);
         std::vector<Base> bases;
-        if (c.has_base) bases.push_back({SegmentId{}, 0, 0, base});
+        if (c.has_base) bases.push_back({SegmentId{}, 0, 0, base, std::nullopt, 0, std::nullopt});
         Hint hint{
             .width = static_cast<std::uint8_t>(c.width), .element = c.element, .big_endian = c.big_endian, .detail = 0};
         auto e = encode_segment(raw, hint, bases);
@@ -130,12 +131,104 @@ TEST(TensorGolden, Decodes) {
                 Buffer out(length);
                 Status done = header->chunks[i].mode == Mode::kDelta
                                   ? decode_delta(*k, *header->model->delta, header->hint, stored,
-                                                 Bytes(base).subspan(at, length), out)
+                                                 {Bytes(base).subspan(at, length), {}}, out)
                                   : decode_solo(*k, *header->model->solo, header->hint, stored, out);
                 ASSERT_TRUE(done) << name << ": " << done.error().message;
                 EXPECT_TRUE(std::equal(out.begin(), out.end(), raw.begin() + static_cast<std::ptrdiff_t>(at))) << name;
             }
         }
+    }
+    EXPECT_EQ(in.left(), 0u);
+}
+
+// ---- coder 3: a cast base, the last step, planes in two parts
+
+struct Case3 {
+    const char* name;
+    Hint hint;
+    Buffer raw;
+    std::vector<Buffer> bases;  // by slot
+    std::uint8_t cast;
+    Mode mode;
+};
+
+std::vector<Case3> cases3() {
+    constexpr std::uint8_t kBF16 = 11, kF32 = 12;
+    const Hint f32{4, Hint::Class::kFloat, false, kF32}, bf16{2, Hint::Class::kFloat, false, kBF16};
+    Dice dice(3);
+    Buffer before, base, raw, copy, pruned;
+    for (int i = 0; i < 40'000; ++i) {
+        float w0 = dice.weight(), step = dice.weight() * 0x1p-9f;
+        auto put = [](Buffer& out, float v, unsigned bytes) {
+            auto bits = std::bit_cast<std::uint32_t>(v);
+            for (unsigned b = 4 - bytes; b < 4; ++b) out.push_back(static_cast<std::byte>(bits >> (8 * b)));
+        };
+        put(before, w0, 4);
+        put(base, w0 + step, 4);
+        put(raw, w0 + 1.75f * step + dice.weight() * 0x1p-12f, 4);
+        put(copy, dice.next() % 50 ? w0 : step, 2);  // cut, not rounded: half of them are one off
+        put(pruned, dice.next() % 2 ? w0 : std::copysign(0.0f, w0), 4);
+    }
+    return {{"f32 after a step", f32, raw, {base, before}, 0, Mode::kDelta},
+            {"bf16 of f32", bf16, copy, {before}, kF32, Mode::kDelta},
+            {"f32 of bf16", f32, before, {copy}, kBF16, Mode::kDelta},
+            {"f32 pruned with signs", f32, pruned, {}, 0, Mode::kSolo}};
+}
+
+void write_all3(const std::string& path) {
+    Buffer all;
+    for (const Case3& c : cases3()) {
+        std::vector<Base> bases;
+        for (const Buffer& raw : c.bases) {
+            Base base;
+            base.id.bytes[0] = static_cast<std::byte>(bases.size() + 1);
+            base.raw = raw;
+            base.dtype = c.cast;
+            bases.push_back(base);
+        }
+        if (bases.size() == 2) bases[0].before = 1;
+        auto e = encode_segment(c.raw, c.hint, bases);
+        ASSERT_TRUE(e.ok());
+        Buffer header;
+        write_header(e->header, header);
+        ByteWriter(all).u32(static_cast<std::uint32_t>(header.size())).raw(header);
+        ByteWriter(all).u32(static_cast<std::uint32_t>(e->payload.size())).raw(e->payload);
+    }
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(all.data()), static_cast<std::streamsize>(all.size()));
+}
+
+TEST(TensorGolden, DecodesCoder3) {
+    const std::string path = coral::test::golden_dir() + "/codec/tensor-3.bin";
+    if (std::getenv("CORAL_WRITE_GOLDEN")) write_all3(path);
+    std::ifstream file(path, std::ios::binary);
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    ByteReader in(as_bytes(text));
+    for (const Case3& c : cases3()) {
+        SCOPED_TRACE(c.name);
+        Bytes head = in.take(in.u32());
+        Bytes payload = in.take(in.u32());
+        ASSERT_TRUE(in.ok()) << path;
+        auto header = read_header(head, payload.size());
+        ASSERT_TRUE(header.ok()) << header.error().message;
+        EXPECT_EQ(header->coder, Coder::kTensor3);
+        EXPECT_EQ(header->chunks[0].mode, c.mode);
+        ASSERT_EQ(header->bases.size(), c.bases.size());
+        BaseReader reader = [&](std::uint8_t slot, std::uint64_t begin, MutableBytes out) -> Status {
+            std::copy_n(c.bases.at(slot).begin() + static_cast<std::ptrdiff_t>(begin), out.size(), out.begin());
+            return {};
+        };
+        Buffer out(header->raw_length);
+        ASSERT_EQ(header->raw_length, c.raw.size());
+        for (std::uint32_t i = 0; i < header->chunk_count(); ++i) {
+            std::uint32_t begin = header->chunk_stored_begin(i);
+            Bytes stored = payload.subspan(begin, header->chunks[i].stored_end - begin);
+            MutableBytes part =
+                MutableBytes(out).subspan(std::size_t{i} << header->chunk_log2, header->chunk_raw_length(i));
+            Status done = decode_chunk(*header, i, stored, reader, part);
+            ASSERT_TRUE(done) << done.error().message;
+        }
+        EXPECT_EQ(out, c.raw);
     }
     EXPECT_EQ(in.left(), 0u);
 }
