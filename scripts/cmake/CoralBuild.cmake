@@ -20,6 +20,14 @@ if(CORAL_SANITIZE)
     target_compile_options(coral_flags INTERFACE -fno-sanitize-recover=all)
   endif()
 endif()
+if(CORAL_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES Clang)
+    message(FATAL_ERROR "CORAL_FUZZ needs clang: -DCMAKE_CXX_COMPILER=clang++ (without it, the tests replay the corpora)")
+  endif()
+  target_compile_options(coral_flags INTERFACE -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+                                               -fno-omit-frame-pointer -g)
+  target_link_options(coral_flags INTERFACE -fsanitize=address,undefined)
+endif()
 
 # coral_module(NAME DEPS public... PRIVATE_DEPS private...): src/NAME/*.cpp with public headers in include/coral/NAME.
 function(coral_module name)
