@@ -82,7 +82,7 @@ struct Found {
 
 // Where a node stands and what it is known by. A value is named by the output that computes it; a node's own name is
 // for people, and often missing.
-struct Node {
+struct OnnxNode {
     std::string prefix;  // of the graph around it
     std::string output, name;
 
@@ -136,7 +136,7 @@ class OnnxParser {
             if (!fits(kFunctionFields, field)) return false;
             if (field.number == 1) return proto_.text(field, name);
             if (field.number == 7) return read_node(field, name + '.');
-            return field.number != 11 || read_attribute(field, Node{name + '.', "", ""});
+            return field.number != 11 || read_attribute(field, OnnxNode{name + '.', "", ""});
         });
     }
 
@@ -150,7 +150,7 @@ class OnnxParser {
     }
 
     bool read_node(const ProtoField& field_of_node, const std::string& prefix) {
-        Node node{prefix, "", ""};
+        OnnxNode node{prefix, "", ""};
         return proto_.message(field_of_node, [&](const ProtoField& field) {
             if (!fits(kNodeFields, field)) return false;
             if (field.number == 2 && node.output.empty()) return proto_.text(field, node.output);
@@ -159,7 +159,7 @@ class OnnxParser {
         });
     }
 
-    bool read_attribute(const ProtoField& attribute, const Node& node) {
+    bool read_attribute(const ProtoField& attribute, const OnnxNode& node) {
         std::string name;
         std::uint64_t index = 0;  // in a list
         return proto_.message(attribute, [&](const ProtoField& field) {
@@ -186,7 +186,7 @@ class OnnxParser {
     }
 
     // A Constant's tensor is its output; any other node's goes by the attribute as well.
-    static std::string value_name(const Node& node, const std::string& attribute) {
+    static std::string value_name(const OnnxNode& node, const std::string& attribute) {
         const std::string& owner = node.output.empty() ? node.name : node.output;
         return attribute == "value" || attribute == "sparse_value" ? owner : owner + '.' + attribute;
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of every format that the libraries of their own write: the bytes read are the bytes written, and the tensors are
+"""Files of every format, as their own libraries write them: the bytes read are the bytes written, and the tensors are
 found, under the names and with the shapes that the library says."""
 
 from __future__ import annotations
@@ -62,8 +62,11 @@ def write_legacy(path: Path) -> Tensors:
 
 
 def write_onnx(path: Path) -> Tensors:
-    """Initializers, a Constant, and a graph inside an If; one tensor as numbers of the protobuf and not as raw bytes."""
-    inner = {"then_branch": material.weights(90, 90, seed=5).numpy(), "else_branch": material.weights(9, seed=6).numpy()}
+    """Initializers, a Constant, and graphs inside an If; one tensor as numbers of the protobuf and not as raw bytes."""
+    inner = {
+        "then_branch": material.weights(90, 90, seed=5).numpy(),
+        "else_branch": material.weights(9, seed=6).numpy(),
+    }
     branches = {}
     for branch, array in inner.items():
         output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])
