@@ -18,9 +18,11 @@ void check(const Layout& layout, std::uint64_t file_size) {
         fuzz::require(!tensor.big_endian || dtype_width(tensor.dtype) > 1, "bytes have no order");
         end = tensor.offset + tensor.length;
         if (dtype_bits(tensor.dtype) == 0) continue;
-        std::uint64_t bits = dtype_bits(tensor.dtype);
+        // In the order of the dimensions: one of 0 may follow a huge one.
+        std::uint64_t count = 1, bits = 0;
         bool fits = true;
-        for (std::uint64_t dimension : tensor.shape) fits = fits && checked_mul<std::uint64_t>(bits, dimension, bits);
+        for (std::uint64_t dimension : tensor.shape) fits = fits && checked_mul<std::uint64_t>(count, dimension, count);
+        fits = fits && checked_mul<std::uint64_t>(count, dtype_bits(tensor.dtype), bits);
         fuzz::require(fits && bits % 8 == 0 && bits / 8 == tensor.length, "a shape tells the length");
     }
 }

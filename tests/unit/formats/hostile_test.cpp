@@ -397,7 +397,9 @@ TEST(HostileOnnx, ManyFieldsAndTensors) {
     EXPECT_TRUE(bounded(onnx(proto(1, proto(5, repeated("\x2a\0"s, n))))));  // tensors of an attribute
     EXPECT_FALSE(bounded(onnx(proto(5, repeated("\x08\1"s, n)))));           // dimensions
     EXPECT_FALSE(bounded(onnx(proto(5, proto(1, std::string(n, '\1'))))));
-    EXPECT_FALSE(bounded(onnx(repeated("\x0a\0"s, 70'000'000))));
+    if (kScale == 1) {  // there is no smaller one
+        EXPECT_FALSE(bounded(onnx(repeated("\x0a\0"s, 70'000'000))));
+    }
     auto layout = bounded(onnx(repeated(proto(5, onnx_tensor(std::string(100, 'n'), 1, {1}, "abcd")), 600'000)));
     ASSERT_TRUE(layout);
     EXPECT_EQ(layout->tensors.size(), std::size_t{1} << 19);
