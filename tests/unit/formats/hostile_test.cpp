@@ -430,6 +430,9 @@ TEST(HostileGguf, LyingCountsInHugeFiles) {
         SparseSource tensors(gguf({}, {}, "", options), "", std::uint64_t{1} << 62);
         EXPECT_FALSE(bounded(tensors));
         for (std::uint32_t type : {0U, 8U, 9U, 12U}) {
+            // To the end of what is read of a header: long where reading is slow.
+            const bool one_by_one = type == 8 || type == 9;
+            if (kScale != 1 && one_by_one && lie > std::uint64_t{1} << 20) continue;
             options = {};
             options.pairs_lie = 2;
             const std::string array = gguf_pair("k", 9, gguf_number(type, 4) + gguf_number(lie, 8));
