@@ -102,6 +102,11 @@ bool GroupBuffer::holds_much() {
     return held_bytes_ > kMaxHeldBytes;
 }
 
+bool GroupBuffer::pending() {
+    std::lock_guard lock(mutex_);
+    return (current_ && !current_->slots.empty()) || flushing_ || !held_.empty();
+}
+
 namespace {
 
 // Small chunks of elements: neighbours with a spread of their own get a table, and a small tensor is read without much

@@ -52,6 +52,7 @@ class GroupBuffer {
     // Keeps the record back when it depends on something that waits; false when it may be appended at once.
     bool hold(HeldRecord& record, std::span<const SegmentId> needs, const FileId* needs_file);
     bool holds_much();  // time to flush
+    bool pending();     // anything waits
     // Everything that waits is in packs afterwards. After a failure it still waits and can be read.
     Status flush();
 

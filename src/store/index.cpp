@@ -57,6 +57,7 @@ Result<std::vector<Row>> Index::find(Kind kind, const AnyId& id) {
                 rows.insert(rows.end(), committed->begin(), committed->end());
             }
         }
+        keep_known(rows);
         if (!rows.empty()) {
             std::sort(rows.begin(), rows.end(), better);
             return rows;
@@ -67,6 +68,27 @@ Result<std::vector<Row>> Index::find(Kind kind, const AnyId& id) {
         }
     }
     return std::vector<Row>();
+}
+
+// Rows of packs that are not there, or not known yet, do not count: index.db may have been written to by somebody who
+// has not seen that a pack was removed.
+void Index::keep_known(std::vector<Row>& rows) const {
+    std::shared_lock lock(pending_mutex_);
+    std::erase_if(rows, [&](const Row& row) { return !states_.contains(row.pack); });
+}
+
+void Index::forget_state(const Uuid& pack) {
+    {
+        std::unique_lock lock(pending_mutex_);
+        states_.erase(pack);
+        for (auto at = pending_.begin(); at != pending_.end();) {
+            std::size_t erased = std::erase_if(at->second, [&](const Row& row) { return row.pack == pack; });
+            pending_count_.fetch_sub(erased, std::memory_order_relaxed);
+            at = at->second.empty() ? pending_.erase(at) : std::next(at);
+        }
+    }
+    packs_files_.forget(pack);
+    forgot_any_ = true;
 }
 
 std::vector<PackState> Index::packs() const {
@@ -250,7 +272,12 @@ Status Index::sync_now() {
     Snapshot now = snapshot();
     for (PackState& s : now.packs) {
         if (s.synced_to >= s.scanned_to) continue;
-        if (Status synced = sync_pack_(s.uuid); !synced) {
+        Status synced = sync_pack_(s.uuid);
+        if (!synced && !s.own && synced.error().code == Errc::kNotFound) {
+            forget_state(s.uuid);  // removed meanwhile: there is nothing to make durable
+            continue;
+        }
+        if (!synced) {
             fail(synced.error());
             return failure();
         }

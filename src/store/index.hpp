@@ -98,6 +98,14 @@ class Index {
 
     // Sees what others did: a replaced index.db, new packs, appended records. True when there was anything.
     Result<bool> refresh();
+    // Others may have removed packs (Store::collect): what is known of those that are gone is forgotten, but for rows
+    // in index.db, which no longer count. True when there was any.
+    Result<bool> forget_gone();
+    bool forgot_any() const { return forgot_any_.load(); }  // ever
+    // Takes the rows of packs that are gone from index.db, too.
+    Status drop_rows(const std::vector<Uuid>& packs);
+    // Ids with more than one record.
+    Status each_duplicate(const std::function<void(Kind, const AnyId&)>& visit);
     Status rebuild(const std::function<void(std::uint64_t, std::uint64_t)>& progress);
 
   private:
@@ -139,6 +147,7 @@ class Index {
     Result<bool> catch_up_others();
     Result<bool> catch_up_one(const PackState& state);
     Result<bool> refresh_locked();
+    Result<bool> forget_gone_locked();
     bool same_file(const PackState& state);
     bool tail_is_whole(const PackState& state);
     void insert_rows(PackState& state, const IndexEntry& entry);
@@ -148,6 +157,8 @@ class Index {
     Snapshot snapshot() const;
     void settle(const Snapshot& snapshot);
     std::vector<Row> find_pending(Kind kind, const AnyId& id) const;
+    void keep_known(std::vector<Row>& rows) const;
+    void forget_state(const Uuid& pack);
 
     Os& os_;
     const std::string path_;
@@ -181,6 +192,7 @@ class Index {
     std::map<Uuid, PackState> states_;
     std::map<Key, std::vector<Row>> pending_;
     std::atomic<std::size_t> pending_count_{0};
+    std::atomic<bool> forgot_any_{false};
 };
 
 bool better(const Row& a, const Row& b);

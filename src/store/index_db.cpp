@@ -236,6 +236,32 @@ Status Index::forget_pack(const Uuid& uuid) {
     return transaction.commit();
 }
 
+// One pass over all rows for any number of packs; `gone` is no phase of a pack that is there.
+Status Index::drop_rows(const std::vector<Uuid>& packs) {
+    if (!has_database_ || packs.empty()) return {};
+    constexpr std::int64_t kGone = 9;
+    std::lock_guard lock(database_mutex_);
+    CORAL_TRY(Transaction transaction, Transaction::begin(*database_));
+    for (const Uuid& uuid : packs) {
+        CORAL_CHECK(database_->prepare("UPDATE packs SET phase=? WHERE uuid=?").bind(kGone).bind(uuid).run());
+    }
+    CORAL_CHECK(
+        database_->prepare("DELETE FROM objects WHERE pack IN (SELECT no FROM packs WHERE phase=?)").bind(kGone).run());
+    CORAL_CHECK(database_->prepare("DELETE FROM packs WHERE phase=?").bind(kGone).run());
+    return transaction.commit();
+}
+
+Status Index::each_duplicate(const std::function<void(Kind, const AnyId&)>& visit) {
+    return with_reader([&](Database& db) -> Status {
+        Statement st = db.prepare("SELECT kind, id FROM objects GROUP BY kind, id HAVING COUNT(*) > 1");
+        while (true) {
+            CORAL_TRY(bool more, st.step());
+            if (!more) return {};
+            visit(static_cast<Kind>(st.integer(0)), st.id<AnyId>(1));
+        }
+    });
+}
+
 Status Index::with_reader(const std::function<Status(Database&)>& run) {
     if (!has_database_) return {};
     Reader reader;
@@ -285,7 +311,8 @@ Status Index::each(Kind kind, const std::function<Status(const Row&)>& visit) {
         while (true) {
             CORAL_TRY(bool more, st.step());
             if (!more) return {};
-            CORAL_CHECK(visit(read_row(st)));
+            Row row = read_row(st);
+            if (pack(row.pack)) CORAL_CHECK(visit(row));
         }
     }));
     for (const Row& row : snapshot().rows) {

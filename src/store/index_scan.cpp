@@ -231,9 +231,15 @@ Result<bool> Index::list_new_packs() {
     std::int64_t now = now_ns();
     CORAL_TRY(std::vector<Uuid> uuids, packs_files_.list());
     bool changed = false;
+    std::map<Uuid, PackState> told;  // by the database: spares reading their records
     for (const Uuid& uuid : uuids) {
         if (pack(uuid)) continue;
-        CORAL_CHECK(add_unknown(uuid));
+        if (!changed) {
+            CORAL_TRY(std::vector<PackState> in_database, load_packs());
+            for (PackState& state : in_database) told.emplace(state.uuid, state);
+        }
+        auto indexed = told.find(uuid);
+        CORAL_CHECK(indexed == told.end() ? add_unknown(uuid) : reconcile(indexed->second));
         changed = true;
     }
     listed_mtime_ = stat.mtime_ns;
@@ -245,15 +251,19 @@ Status Index::adopt() {
     CORAL_TRY(std::vector<PackState> in_database, load_packs());
     CORAL_TRY(std::vector<Uuid> listed, packs_files_.list());
     std::set<Uuid> present(listed.begin(), listed.end()), told;
+    std::vector<Uuid> gone;
     for (const PackState& state : in_database) {
         told.insert(state.uuid);
         if (present.contains(state.uuid)) {
             CORAL_CHECK(reconcile(state));
         } else {
-            log_warn("{}: is gone; the index forgets its objects", packs_files_.path_of(state.uuid));
-            CORAL_CHECK(forget_pack(state.uuid));
+            log_info("{}: is gone; the index forgets its objects", packs_files_.path_of(state.uuid));
+            gone.push_back(state.uuid);
         }
     }
+    CORAL_CHECK(drop_rows(gone));
+    CORAL_TRY(bool forgotten, forget_gone_locked());
+    (void)forgotten;
     for (const Uuid& uuid : listed) {
         if (told.contains(uuid)) continue;
         if (auto known = pack(uuid); known) {
@@ -281,6 +291,25 @@ Result<bool> Index::refresh_locked() {
     CORAL_TRY(bool fresh, list_new_packs());
     CORAL_TRY(bool moved, catch_up_others());
     return changed || fresh || moved;
+}
+
+// Our own packs are there as long as we hold their locks.
+Result<bool> Index::forget_gone_locked() {
+    std::vector<PackState> known = packs();  // before the listing: what another thread adds is there
+    CORAL_TRY(std::vector<Uuid> listed, packs_files_.list());
+    std::set<Uuid> present(listed.begin(), listed.end());
+    bool any = false;
+    for (const PackState& state : known) {
+        if (state.own || present.contains(state.uuid)) continue;
+        forget_state(state.uuid);
+        any = true;
+    }
+    return any;
+}
+
+Result<bool> Index::forget_gone() {
+    std::lock_guard lock(refresh_mutex_);
+    return forget_gone_locked();
 }
 
 Result<bool> Index::refresh() {

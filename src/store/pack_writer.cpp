@@ -74,6 +74,7 @@ Status PackWriter::create() {
 Status PackWriter::ensure_open() {
     CORAL_CHECK(index_.failure());
     if (file_) return {};
+    if (only_new_) return create();
     CORAL_CHECK(index_.refresh());
     std::vector<PackState> candidates = index_.packs();
     std::reverse(candidates.begin(), candidates.end());

@@ -20,8 +20,8 @@ struct Appended {
 
 class PackWriter {
   public:
-    PackWriter(Os& os, const Uuid& repo, PackSet& packs, Index& index, std::uint64_t pack_bytes)
-        : os_(os), repo_(repo), packs_(packs), index_(index), pack_bytes_(pack_bytes) {}
+    PackWriter(Os& os, const Uuid& repo, PackSet& packs, Index& index, std::uint64_t pack_bytes, bool only_new = false)
+        : os_(os), repo_(repo), packs_(packs), index_(index), pack_bytes_(pack_bytes), only_new_(only_new) {}
     ~PackWriter();
 
     // Appends a record and enters it in the index. On failure nothing was stored: the pack is left as it is, for ever,
@@ -46,6 +46,7 @@ class PackWriter {
     PackSet& packs_;
     Index& index_;
     const std::uint64_t pack_bytes_;
+    const bool only_new_;  // never goes on with a pack that was there
 
     std::mutex mutex_;  // guards what follows; before Index's locks
     std::uint64_t end_ = 0, next_seq_ = 1;

@@ -28,6 +28,15 @@ void SegmentReader::forget() {
     blocks_.clear();
 }
 
+// A pack that is not there is no damage: its live records are in another by now.
+bool SegmentReader::renew(const Error& error) {
+    if (error.code != Errc::kNotFound) return false;
+    (void)index_.forget_gone();
+    if (!index_.forgot_any()) return false;
+    forget();
+    return true;
+}
+
 Result<std::shared_ptr<const CodedBlock>> SegmentReader::load_block(const Row& row) {
     std::pair<Uuid, std::uint64_t> key{row.pack, row.offset};
     if (auto known = blocks_.get(key)) return known;
@@ -81,8 +90,11 @@ Result<std::shared_ptr<const Place>> SegmentReader::find_place(const SegmentId& 
 
 Result<std::shared_ptr<const Place>> SegmentReader::place(const SegmentId& id) {
     if (auto known = places_.get(id)) return known;
-    CORAL_TRY(auto found, find_place(id));
-    places_.put(id, found, sizeof(Place) + kLruOverhead + (found->block->slots.empty() ? found->block->memory() : 0));
+    auto found = find_place(id);
+    if (!found && renew(found.error())) found = find_place(id);
+    CORAL_CHECK(found);
+    places_.put(id, *found,
+                sizeof(Place) + kLruOverhead + ((*found)->block->slots.empty() ? (*found)->block->memory() : 0));
     return found;
 }
 
@@ -189,6 +201,10 @@ Status SegmentReader::read(const SegmentId& id, std::uint64_t offset, MutableByt
     }
     CORAL_TRY(auto found, place(id));
     Status done = read_place(*found, offset, out, fill_cache);
+    for (int tries = 0; !done && tries < 3 && renew(done.error()); ++tries) {
+        CORAL_TRY(found, place(id));
+        done = read_place(*found, offset, out, fill_cache);
+    }
     if (!done && read_other(id, *found, offset, out)) return {};
     if (!done) return std::move(done).error().with(fmt::format("segment {}", id.hex().substr(0, 16)));
     return {};

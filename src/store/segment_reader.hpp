@@ -45,6 +45,8 @@ class SegmentReader {
     ChunkCache& cache() { return cache_; }
     // What was learnt about records may be wrong (packs went away): look them up again.
     void forget();
+    // After an error: true when packs have been removed, so that it is worth another try.
+    bool renew(const Error& error);
 
   private:
     Result<std::shared_ptr<const Place>> find_place(const SegmentId& id);

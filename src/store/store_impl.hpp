@@ -18,6 +18,7 @@
 #include "store/index.hpp"
 #include "store/pack_writer.hpp"
 #include "store/segment_reader.hpp"
+#include "store/session_lock.hpp"
 
 namespace coral::store {
 
@@ -35,6 +36,8 @@ class StoreImpl final : public Store {
     Status put_ref_hint(const RefHint& hint) override;
     Status put_work_hint(const WorkHint& hint) override;
     Status sync() override;
+    Result<Session> session() override;
+    Status tidy() override;
 
     Result<std::shared_ptr<const FileRecord>> file(const FileId& id) override;
     Result<std::size_t> read_file(const FileRecord& record, std::uint64_t offset, MutableBytes out) override;
@@ -50,10 +53,12 @@ class StoreImpl final : public Store {
                                         const std::function<void(std::uint64_t, std::uint64_t)>& progress) override;
     Status reindex(const std::function<void(std::uint64_t, std::uint64_t)>& progress) override;
     Status scan(const std::function<Status(const Uuid& pack, const RecordView&)>& visit) override;
+    Result<CollectReport> collect(LiveSet& live, const CollectOptions& options) override;
     Status seal() override;
 
   private:
     friend class Verifier;
+    friend class Collector;
     struct Packed {
         Buffer specific, payload;
         std::uint16_t flags = 0;
@@ -73,6 +78,11 @@ class StoreImpl final : public Store {
     Result<FileRecord> load_file(const FileId& id, const Row& row);
     Status put_hint(Kind kind, Bytes specific, Buffer payload, const FileId* needs);
     Status after_put();
+    // For the length of one put.
+    Result<Session> join();
+    Status forget_gone();
+    // It is there, and so is all that it takes to decode it.
+    Result<bool> whole(const SegmentId& id, std::uint32_t depth);
     std::size_t first_extent(const FileRecord& record, std::uint64_t offset, std::uint64_t& position) const;
 
     Os& os_;
@@ -85,6 +95,7 @@ class StoreImpl final : public Store {
     std::unique_ptr<GroupBuffer> groups_;
     std::unique_ptr<SegmentReader> reader_;
     Lru<FileId, const FileRecord> files_;
+    std::unique_ptr<SessionLock> sessions_;  // none of a store that is open for reading
 
     std::mutex puts_mutex_;  // guards putting_; a leaf
     std::condition_variable put_done_;

@@ -37,6 +37,11 @@ Result<std::unique_ptr<Store>> StoreImpl::start(Os& os, const std::string& dir, 
     s.groups_ = std::make_unique<GroupBuffer>(*s.writer_);
     s.reader_ = std::make_unique<SegmentReader>(s.packs_, *s.index_, *s.groups_,
                                                 options.cache_bytes - options.cache_bytes / 16);
+    if (!options.read_only) {
+        SessionHooks hooks{[&s] { return s.groups_->pending(); }, [&s] { return s.groups_->flush(); },
+                           [&s] { return s.forget_gone(); }};
+        s.sessions_ = std::make_unique<SessionLock>(os, dir, std::move(hooks));
+    }
     s.prefetch_pool_ = std::make_unique<ThreadPool>("coral-prefetch", 2);
     s.index_->set_sync([&s](const Uuid& uuid) -> Status {
         CORAL_TRY(bool own, s.writer_->sync_own(uuid));
@@ -62,17 +67,43 @@ Status StoreImpl::writable() const {
     return {};
 }
 
+Result<Session> StoreImpl::session() {
+    if (!sessions_) return Session();
+    CORAL_CHECK(sessions_->begin());
+    return Session([this] { sessions_->end(false); });
+}
+
+Result<Session> StoreImpl::join() {
+    CORAL_CHECK(writable());
+    CORAL_CHECK(sessions_->join());
+    return Session([this] { sessions_->end(true); });
+}
+
+Status StoreImpl::tidy() {
+    return sessions_ ? sessions_->tidy() : Status();
+}
+
+Status StoreImpl::forget_gone() {
+    CORAL_TRY(bool any, index_->forget_gone());
+    (void)any;
+    reader_->forget();
+    files_.clear();
+    return {};
+}
+
 Status StoreImpl::sync() {
     CORAL_CHECK(writable());
     CORAL_CHECK(groups_->flush());
-    return index_->sync();
+    CORAL_CHECK(index_->sync());
+    return sessions_->rest();
 }
 
 Status StoreImpl::seal() {
     CORAL_CHECK(writable());
     CORAL_CHECK(groups_->flush());
     CORAL_CHECK(writer_->seal());
-    return index_->sync();
+    CORAL_CHECK(index_->sync());
+    return sessions_->rest();
 }
 
 Status StoreImpl::reindex(const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
@@ -102,6 +133,7 @@ Result<StoreStats> StoreImpl::stats() {
 }
 
 Status StoreImpl::scan(const std::function<Status(const Uuid& pack, const RecordView&)>& visit) {
+    CORAL_TRY(Session session, this->session());
     if (!options_.read_only) CORAL_CHECK(groups_->flush());
     CORAL_TRY(bool changed, index_->refresh());
     (void)changed;

@@ -29,12 +29,28 @@ Error invalid(std::string what) {
 
 }  // namespace
 
-Result<bool> StoreImpl::contains(Kind kind, const AnyId& id) {
-    if (kind == Kind::kSegment) {
-        if (groups_->contains(SegmentId::from(id))) return true;
-        CORAL_TRY(std::vector<Row> rows, index_->find(kind, id));
-        return !rows.empty();
+// A segment that nothing uses may outlive its base (the pack of one was removed, that of the other not): who asks must
+// not build on it.
+Result<bool> StoreImpl::whole(const SegmentId& id, std::uint32_t depth) {
+    if (groups_->contains(id)) return true;
+    CORAL_TRY(std::vector<Row> rows, index_->find(Kind::kSegment, AnyId::from(id)));
+    if (rows.empty()) return false;
+    if (rows.front().rank == 0) return true;
+    auto place = reader_->place(id);
+    if (!place) {
+        if (place.error().code == Errc::kNotFound || place.error().code == Errc::kCorrupt) return false;
+        return std::move(place).error();
     }
+    for (const codec::BaseRef& base : (*place)->block->header.bases) {
+        if (depth == 0) return false;
+        CORAL_TRY(bool there, whole(base.id, depth - 1));
+        if (!there) return false;
+    }
+    return true;
+}
+
+Result<bool> StoreImpl::contains(Kind kind, const AnyId& id) {
+    if (kind == Kind::kSegment) return whole(SegmentId::from(id), codec::kMaxDepth);
     if (kind != Kind::kFile) {
         CORAL_TRY(std::vector<Row> rows, index_->find(kind, id));
         return !rows.empty();
@@ -67,6 +83,9 @@ Result<bool> StoreImpl::load_base(const BaseCandidate& candidate, std::vector<co
     if (!rows) return std::move(rows).error();
     // Somebody else's record that may not be on stable storage yet could vanish under ours.
     if (rows->empty() || rows->front().foreign || rows->front().rank >= codec::kMaxDepth) return false;
+    // Whatever a cache may remember of it.
+    CORAL_TRY(bool decodable, whole(candidate.id, codec::kMaxDepth));
+    if (!decodable) return false;
     auto raw = read_segment(candidate.id);
     if (!raw) {
         log_warn("is not used as a base: {}", raw.error().message);
@@ -130,10 +149,10 @@ Result<Put> StoreImpl::put_large(const SegmentId& id, Bytes raw, codec::Hint hin
 
 Result<Put> StoreImpl::put_segment(const SegmentId& id, Bytes raw, codec::Hint hint,
                                    std::span<const BaseCandidate> candidates) {
-    CORAL_CHECK(writable());
     if (raw.empty() || raw.size() > codec::kMaxSegment) return invalid(fmt::format("segment of {} bytes", raw.size()));
     if (id.is_zero() || codec::Hint::unpack(hint.pack()) != hint)
         return invalid("segment without a name or a sound hint");
+    CORAL_TRY(Session session, join());
     {
         std::unique_lock lock(puts_mutex_);
         put_done_.wait(lock, [&] { return !putting_.contains(id); });
@@ -196,7 +215,7 @@ Result<StoreImpl::Packed> StoreImpl::pack_payload(Kind kind, Bytes raw, const Fi
 }
 
 Result<Put> StoreImpl::put_file(const FileRecord& record) {
-    CORAL_CHECK(writable());
+    CORAL_TRY(Session session, join());
     CORAL_TRY(std::vector<Row> rows, index_->find(Kind::kFile, AnyId::from(record.id)));
     std::uint32_t rank = file_rank(record.parser, record.parser_version);
     auto waiting = groups_->held_file(record.id);
@@ -227,7 +246,7 @@ Result<Put> StoreImpl::put_file(const FileRecord& record) {
 }
 
 Result<Put> StoreImpl::put_object(Kind kind, const AnyId& id, Bytes raw) {
-    CORAL_CHECK(writable());
+    CORAL_TRY(Session session, join());
     if (kind != Kind::kTree && kind != Kind::kCommit && kind != Kind::kTag) return invalid("not a history object");
     CORAL_TRY(std::vector<Row> rows, index_->find(kind, id));
     if (!rows.empty()) return Put{true, 0, 0};
@@ -239,7 +258,7 @@ Result<Put> StoreImpl::put_object(Kind kind, const AnyId& id, Bytes raw) {
 }
 
 Status StoreImpl::put_hint(Kind kind, Bytes specific, Buffer payload, const FileId* needs) {
-    CORAL_CHECK(writable());
+    CORAL_TRY(Session session, join());
     HeldRecord held{kind, AnyId{}, Buffer(specific.begin(), specific.end()), std::move(payload), 0, nullptr};
     if (needs && groups_->hold(held, {}, needs)) return {};
     CORAL_CHECK(writer_->append(kind, 0, held.id, held.specific, held.payload));

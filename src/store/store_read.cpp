@@ -74,16 +74,19 @@ Result<FileRecord> StoreImpl::load_file(const FileId& id, const Row& row) {
 Result<std::shared_ptr<const FileRecord>> StoreImpl::file(const FileId& id) {
     if (auto held = groups_->held_file(id)) return held;
     if (auto known = files_.get(id)) return known;
-    CORAL_TRY(std::vector<Row> rows, index_->find(Kind::kFile, AnyId::from(id)));
     Error error = make_error(Errc::kNotFound, fmt::format("file {} is not in the repository", id.hex()));
-    for (const Row& row : rows) {
-        auto record = load_file(id, row);
-        if (record) {
-            auto shared = std::make_shared<const FileRecord>(std::move(*record));
-            files_.put(id, shared, memory_of(*shared) + kLruOverhead);
-            return shared;
+    for (int tries = 0; tries < 2; ++tries) {
+        CORAL_TRY(std::vector<Row> rows, index_->find(Kind::kFile, AnyId::from(id)));
+        for (const Row& row : rows) {
+            auto record = load_file(id, row);
+            if (record) {
+                auto shared = std::make_shared<const FileRecord>(std::move(*record));
+                files_.put(id, shared, memory_of(*shared) + kLruOverhead);
+                return shared;
+            }
+            error = std::move(record).error();
         }
-        error = std::move(record).error();
+        if (rows.empty() || !reader_->renew(error)) break;  // its pack has just been removed: it is in another
     }
     return error;
 }
@@ -167,14 +170,17 @@ Result<Buffer> StoreImpl::read_segment(const SegmentId& id) {
 }
 
 Result<Buffer> StoreImpl::object(Kind kind, const AnyId& id) {
-    CORAL_TRY(std::vector<Row> rows, index_->find(kind, id));
     Error error = make_error(Errc::kNotFound, fmt::format("{} {} is not in the repository", kind_name(kind), id.hex()));
-    for (const Row& row : rows) {
-        auto raw = load_object(row);
-        if (raw && object_id(kind, *raw) == id) return raw;
-        error = raw ? corrupt(fmt::format("{} at {}: the SHA-256 of this {} is wrong", packs_.path_of(row.pack),
-                                          row.offset, kind_name(kind)))
-                    : std::move(raw).error();
+    for (int tries = 0; tries < 2; ++tries) {
+        CORAL_TRY(std::vector<Row> rows, index_->find(kind, id));
+        for (const Row& row : rows) {
+            auto raw = load_object(row);
+            if (raw && object_id(kind, *raw) == id) return raw;
+            error = raw ? corrupt(fmt::format("{} at {}: the SHA-256 of this {} is wrong", packs_.path_of(row.pack),
+                                              row.offset, kind_name(kind)))
+                        : std::move(raw).error();
+        }
+        if (rows.empty() || !reader_->renew(error)) break;
     }
     return error;
 }

@@ -35,7 +35,7 @@ class Verifier {
     Result<std::vector<Problem>> run();
 
   private:
-    void report(Severity severity, std::string what) { problems_.push_back({severity, std::move(what)}); }
+    void report(Severity severity, std::string what) { problems_.push_back({severity, std::move(what), false}); }
     Status check_pack(const Uuid& uuid);
     // `known`: up to where the index knows records, which cannot be a torn tail.
     Status walk(PackFile& pack, std::uint64_t end, std::uint64_t known, bool sealed, std::vector<IndexEntry>& entries);
@@ -66,7 +66,9 @@ class Verifier {
 Status Verifier::check_needs(const std::string& who, std::span<const SegmentId> needs, std::string_view what) {
     for (const SegmentId& id : needs) {
         CORAL_TRY(bool there, store_.contains(Kind::kSegment, AnyId::from(id)));
-        if (!there) report(Severity::kLost, fmt::format("{}: its {} {} is missing", who, what, id.hex()));
+        if (there) continue;
+        report(Severity::kLost, fmt::format("{}: its {} {} is missing", who, what, id.hex()));
+        problems_.back().if_used = true;
     }
     return {};
 }
@@ -154,9 +156,10 @@ Status Verifier::check_record(PackFile& pack, const PackWalker::Item& item, cons
     CORAL_CHECK(check_rows(pack, entry));
     switch (item.header.kind) {
         case Kind::kSegment: {
+            std::size_t before = problems_.size();
             CORAL_CHECK(check_needs(who, entry.bases, "base"));
             CORAL_TRY(auto header, codec::read_header(item.specific, item.header.payload_length));
-            if (full_) check_segment_bytes(item, header, nullptr, who);
+            if (full_ && problems_.size() == before) check_segment_bytes(item, header, nullptr, who);
             return {};
         }
         case Kind::kGroup: {
@@ -338,6 +341,7 @@ Result<std::vector<Problem>> Verifier::run() {
 
 Result<std::vector<Problem>> StoreImpl::verify(bool full,
                                                const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
+    CORAL_TRY(Session session, this->session());  // no pack goes away under our eyes
     reader_->forget();
     reader_->cache().clear();
     return Verifier(*this, full, progress).run();

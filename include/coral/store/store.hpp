@@ -3,13 +3,17 @@
 // through a disposable SQLite index. Everything here is thread-safe; several processes may have the same store open.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "coral/base/bytes.hpp"
@@ -140,6 +144,9 @@ struct StoreStats {
 struct Problem {
     enum class Severity { kLost, kDamaged, kWarning } severity = Severity::kWarning;
     std::string what;  // names pack, offset, kind and id
+    // The record is whole, and something that it refers to is not there: no problem if nothing refers to the record,
+    // for `collect` leaves such behind.
+    bool if_used = false;
 };
 
 // A record as it lies in a pack: for fsck, reindex, recover and tests.
@@ -149,6 +156,81 @@ struct RecordView {
     std::uint64_t offset = 0, stored_bytes = 0, seq = 0;
     Bytes specific;  // the kind-specific part of the header
     Bytes payload;
+};
+
+// A stretch in which this process builds on what the store has told it (`contains`, a put that `existed`): nothing that
+// is there goes away meanwhile, used or not. From before the first answer until the names that depend on it are in
+// state.db. Ends in the thread that began it. Short: whoever wants to remove packs waits for it, and then others for
+// him.
+class Session {
+  public:
+    Session() = default;  // of a store that is open for reading
+    explicit Session(std::function<void()> end) : end_(std::move(end)) {}
+    Session(Session&& other) noexcept : end_(std::exchange(other.end_, nullptr)) {}
+    Session& operator=(Session&& other) noexcept {
+        std::swap(end_, other.end_);
+        return *this;
+    }
+    ~Session() {
+        if (end_) end_();
+    }
+
+  private:
+    std::function<void()> end_;
+};
+
+// Ids of objects that must stay. 32 bytes each; not thread-safe.
+class LiveSet {
+  public:
+    bool add(Kind kind, const AnyId& id);  // false: it was there
+    bool contains(Kind kind, const AnyId& id) const;
+    std::uint64_t size() const;
+    // From now on what is added is remembered by itself, too.
+    void begin_late() {
+        late_ = true;
+        late_ids_.clear();
+        late_list_.clear();
+    }
+    bool is_late(Kind kind, const AnyId& id) const { return late_ids_.contains({kind, id}); }
+    std::vector<std::pair<Kind, AnyId>> take_late();  // those since the last call
+
+  private:
+    struct Hash {
+        std::size_t operator()(const std::pair<Kind, AnyId>& key) const {
+            return std::hash<AnyId>()(key.second) + static_cast<std::size_t>(key.first);
+        }
+    };
+    struct OfKind {
+        std::vector<AnyId> sorted;
+        std::unordered_set<AnyId> fresh;  // moved into `sorted` when there are many
+    };
+    std::map<Kind, OfKind> kinds_;
+    bool late_ = false;
+    std::unordered_set<std::pair<Kind, AnyId>, Hash> late_ids_;
+    std::vector<std::pair<Kind, AnyId>> late_list_;
+};
+
+struct CollectOptions {
+    std::uint32_t live_percent = 70;  // packs with less that is live are written anew without the rest
+    // ns since 1970: packs written to later are kept as they are
+    std::int64_t keep_written_after = std::numeric_limits<std::int64_t>::max();
+    bool dry_run = false;
+    std::chrono::milliseconds patience{20'000};  // to be alone; others are held up no longer
+    // Called again, when nobody stores anything, for what has come into use since: adds it.
+    std::function<Status(LiveSet&)> look_again;
+    std::function<void(std::uint64_t done, std::uint64_t total)> progress;  // bytes
+    std::function<bool()> cancelled;
+};
+
+struct CollectReport {
+    std::uint64_t packs = 0;  // looked at
+    std::uint64_t removed_packs = 0, rewritten_packs = 0, new_packs = 0;
+    std::uint64_t removed_bytes = 0;  // sizes of the files that went
+    std::uint64_t written_bytes = 0;  // and of those that came for them
+    std::uint64_t dead_bytes = 0;     // records that nothing needs and that stay: their packs are mostly live
+    std::uint64_t young_packs = 0;    // kept because they were written to lately
+    std::vector<std::string> kept;    // packs that could not go, and why
+    std::uint64_t freed_bytes() const { return removed_bytes > written_bytes ? removed_bytes - written_bytes : 0; }
 };
 
 class Store {
@@ -174,6 +256,10 @@ class Store {
     virtual Status put_work_hint(const WorkHint& hint) = 0;
     // Everything put before is on stable storage: groups flushed, packs fdatasync'd, packs/ synced when a pack is new.
     virtual Status sync() = 0;
+    // kBusy when packs are being removed for longer than two minutes. Nests within a thread.
+    virtual Result<Session> session() = 0;
+    // From time to time: lets go of what others wait for, and of packs that were removed.
+    virtual Status tidy() = 0;
 
     // ---- reading
     virtual Result<std::shared_ptr<const FileRecord>> file(const FileId& id) = 0;  // cached
@@ -198,6 +284,9 @@ class Store {
     virtual Status reindex(const std::function<void(std::uint64_t, std::uint64_t)>& progress) = 0;
     // Every valid record of every pack in order (pack created, uuid, offset).
     virtual Status scan(const std::function<Status(const Uuid& pack, const RecordView&)>& visit) = 0;
+    // Removes packs with nothing in `live`, and writes those with little of it anew. The bases of what is live are
+    // live, too, and are added. At most one process at a time (the caller's lock).
+    virtual Result<CollectReport> collect(LiveSet& live, const CollectOptions& options) = 0;
     virtual Status seal() = 0;  // seals this process's open pack now (tests, unmount of a large one)
 };
 
