@@ -62,7 +62,7 @@ class Collector {
     }
 
   private:
-    void problem(Severity severity, std::string what) { roots_.problems.push_back({severity, std::move(what)}); }
+    void problem(Severity severity, std::string what) { roots_.problems.push_back({severity, std::move(what), false}); }
 
     Status check_database() {
         Statement st = db_.prepare("PRAGMA integrity_check(20)");
@@ -197,7 +197,7 @@ class Follower {
         return {};
     }
 
-    void report(Severity severity, std::string what) { problems_.push_back({severity, std::move(what)}); }
+    void report(Severity severity, std::string what) { problems_.push_back({severity, std::move(what), false}); }
 
     // Says in one way what could not be read; content that was dropped on purpose is no problem. An error that tells
     // nothing of the object (no permission, out of memory) ends the check instead of being taken for damage.
@@ -329,7 +329,10 @@ class Follower {
 
 Result<std::vector<store::Problem>> Repository::fsck(
     bool full, const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
+    CORAL_TRY(store::Session session, store_->session());
     CORAL_TRY(std::vector<store::Problem> problems, store_->verify(full, progress));
+    // Whoever is reached is asked again below whether all of it is there.
+    std::erase_if(problems, [](const store::Problem& problem) { return problem.if_used; });
     Roots roots;
     CORAL_CHECK(state_->read([&](Database& db) { return Collector(db, roots).run(); }));
     problems.insert(problems.end(), roots.problems.begin(), roots.problems.end());

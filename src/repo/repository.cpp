@@ -13,6 +13,7 @@
 #include "repo/caches.hpp"
 #include "repo/format_file.hpp"
 #include "repo/init.hpp"
+#include "repo/pins.hpp"
 #include "repo/read_only_media.hpp"
 #include "repo/state.hpp"
 
@@ -97,7 +98,11 @@ auto load(Cache& cache, store::Store& store, store::Kind kind, const Id& id, Dec
 }  // namespace
 
 Repository::Repository(Os& os, std::string dir, bool read_only)
-    : os_(os), dir_(std::move(dir)), read_only_(read_only), caches_(std::make_unique<Caches>()) {}
+    : os_(os),
+      dir_(std::move(dir)),
+      read_only_(read_only),
+      caches_(std::make_unique<Caches>()),
+      pins_(std::make_shared<Pins>(os_, path_join(dir_, "run"))) {}
 Repository::~Repository() = default;
 
 Result<std::unique_ptr<Repository>> Repository::open(Os& os, const std::string& dir, const RepositoryOptions& options) {

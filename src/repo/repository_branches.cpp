@@ -6,6 +6,7 @@
 #include "repo/names.hpp"
 #include "repo/refs.hpp"
 #include "repo/state.hpp"
+#include "repo/whole.hpp"
 #include "repo/worktree_lock.hpp"
 
 namespace coral::repo {
@@ -122,6 +123,7 @@ Status Repository::create_branch(const std::string& name, const std::optional<Co
                                  const std::string& reason) {
     if (read_only_) return read_only_error(dir_);
     if (!valid_branch_name(name)) return make_error(Errc::kInvalid, fmt::format("'{}': not a valid branch name", name));
+    CORAL_TRY(store::Session session, store_->session());
     CORAL_TRY(NamesLock lock, NamesLock::take(os_, dir_));
     auto check = [&](Database& db) -> Status {
         CORAL_TRY(bool there, branch_exists(db, name));
@@ -136,7 +138,8 @@ Status Repository::create_branch(const std::string& name, const std::optional<Co
         });
     }
     // The worktree's rows come with the ref (RefMove).
-    std::vector<RefUpdate> updates{{ref_of(name), AnyId{}, AnyId::from(*commit), false, reason}};
+    std::vector<RefUpdate> updates{{ref_of(name), AnyId{}, AnyId::from(*commit), false, reason, false}};
+    CORAL_CHECK(check_whole(updates));
     return RefMove(*this, updates, {}).run({});
 }
 
@@ -227,10 +230,12 @@ Status Repository::set_head_branch(const std::string& branch) {
 
 Status Repository::set_head_detached(const CommitId& commit) {
     if (read_only_) return read_only_error(dir_);
+    CORAL_TRY(store::Session session, store_->session());
     CORAL_TRY(NamesLock lock, NamesLock::take(os_, dir_));
     CORAL_TRY(bool there, store_->contains(store::Kind::kCommit, AnyId::from(commit)));
     if (!there)
         return make_error(Errc::kNotFound, fmt::format("{}: there is no such commit in the repository", commit.hex()));
+    CORAL_CHECK(require_whole(*this, commit));
     return move_head(*this, commit.hex(), commit.hex(), AnyId::from(commit));
 }
 

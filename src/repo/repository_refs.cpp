@@ -11,6 +11,7 @@
 #include "repo/names.hpp"
 #include "repo/refs.hpp"
 #include "repo/state.hpp"
+#include "repo/whole.hpp"
 
 namespace coral::repo {
 namespace {
@@ -255,10 +256,28 @@ Status RefMove::run(const std::function<Status(Database&)>& also) {
     return repo_.state().write_durably([&](Database& db) { return apply(db, also); });
 }
 
+Status Repository::check_whole(const std::vector<RefUpdate>& updates) {
+    for (const RefUpdate& update : updates) {
+        if (update.fresh || update.target.is_zero()) continue;
+        auto commit = CommitId::from(update.target);
+        if (update.annotated) {
+            auto object = tag(TagId::from(update.target));
+            if (!object) continue;  // told by check_target
+            commit = (*object)->target;
+        }
+        CORAL_TRY(bool there, store_->contains(store::Kind::kCommit, AnyId::from(commit)));
+        if (there) CORAL_CHECK(require_whole(*this, commit));
+    }
+    return {};
+}
+
 Status Repository::update_refs(const std::vector<RefUpdate>& updates, const std::function<Status(Database&)>& also) {
     if (read_only_) return make_error(Errc::kReadOnly, fmt::format("{}: the repository is open read-only", dir_));
     CORAL_CHECK(check_updates(updates));
     if (updates.empty() && !also) return {};
+    // What is found now is there until its name is.
+    CORAL_TRY(store::Session session, store_->session());
+    CORAL_CHECK(check_whole(updates));
     CORAL_TRY(NamesLock lock, NamesLock::take(os_, dir_));
     return RefMove(*this, updates, {}).run(also);
 }

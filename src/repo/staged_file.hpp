@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,9 @@ class StagedFile {
     // Its directory entry is on the disk.
     bool name_synced() const { return name_synced_.load(); }
     void set_name_synced() { name_synced_.store(true); }
+
+    // The file that shows through, if any.
+    std::optional<FileId> base() const { return overlay_.record ? std::optional(overlay_.record->id) : std::nullopt; }
 
     // Before the file is shared between threads.
     void set_overlay(Overlay overlay, const std::vector<std::uint64_t>& units);

@@ -294,6 +294,7 @@ Status Worktree::Impl::move_branch(const CommitOptions& options, const DirSnapsh
     update.name = "heads/" + tree.branch_;
     update.expected = parent ? AnyId::from(*parent) : AnyId{};
     update.target = AnyId::from(commit);
+    update.fresh = true;
     update.reason = fmt::format("commit{}: {}", parent ? "" : " (initial)", first_line(options.message));
     CORAL_CHECK(repo.update_refs({update}, [&](Database& db) -> Status {
         CORAL_CHECK(db.prepare("UPDATE worktree SET base_commit=? WHERE id=?").bind(commit).bind(row_id).run());
@@ -320,7 +321,8 @@ void Worktree::Impl::reap_soon() {
 
 Result<CommitResult> Worktree::commit(const CommitOptions& options) {
     impl_->retry_failed();
-    CORAL_CHECK(impl_->wait_complete(options));
+    CORAL_CHECK(impl_->wait_complete(options));  // without a session: ingest needs one
+    CORAL_TRY(store::Session session, repo_.store().session());
     CORAL_TRY(auto base_tree, impl_->base_tree());
     std::optional<CommitId> parent = base_commit();
     CORAL_TRY(auto snapshot, impl_->snapshot());

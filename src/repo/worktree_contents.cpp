@@ -391,7 +391,6 @@ std::optional<FileId> Worktree::content_id(const InodePtr& inode) const {
 }
 
 Status Worktree::clone_content(const InodePtr& from, const InodePtr& to) {
-    std::lock_guard ops(impl_->ops_mutex);
     std::optional<FileId> content;
     std::uint64_t size;
     {
@@ -402,10 +401,14 @@ Status Worktree::clone_content(const InodePtr& from, const InodePtr& to) {
         content = from->content;
         size = from->staged ? from->staged->size() : from->size;
     }
-    return impl_->place_content_locked(to, *content, size);
+    return place_content(to, *content, size);
 }
 
 Status Worktree::place_content(const InodePtr& to, const FileId& content, std::uint64_t size) {
+    // The source may be open and have no name any more.
+    CORAL_TRY(store::Session session, repo_.store().session());
+    CORAL_TRY(bool stored, repo_.store().contains(store::Kind::kFile, AnyId::from(content)));
+    if (!stored) return make_error(Errc::kUnsupported, "the source's content is not in the store any more");
     std::lock_guard ops(impl_->ops_mutex);
     return impl_->place_content_locked(to, content, size);
 }

@@ -100,6 +100,7 @@ class Inode {
     std::uint64_t generation = 0;  // grows before and after every change of the bytes
     std::uint32_t writers = 0;
     bool queued = false;
+    std::vector<std::shared_ptr<void>> pins;  // of one without a name: what it shows stays in the store
 };
 
 struct Worktree::Impl {
@@ -163,6 +164,7 @@ struct Worktree::Impl {
     Status fill_rows(Database& db, Ino dir, const Tree& tree, std::int64_t mtime_ns);
     Status touch_directory(Database& db, Ino dir, std::int64_t now);
     void touch_memory(const InodePtr& dir, std::int64_t now);
+    void pin_contents(const InodePtr& inode);
     void forget_removed(const InodePtr& inode);
     Result<InodePtr> insert_child(const InodePtr& dir, Row row);
     Result<InodePtr> insert_row_in(const InodePtr& dir, Row row, const Row* replaced);

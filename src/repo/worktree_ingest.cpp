@@ -92,6 +92,8 @@ Status Worktree::Impl::ingest_one(const InodePtr& inode, const std::shared_ptr<I
         generation = inode->generation;
     }
     learn_bases();
+    // What the store has already is not stored again, and no name leads to it until the row does.
+    CORAL_TRY(store::Session session, repo.store().session());
     StagedSource source(staged);
     CORAL_TRY(Ingested done, ingestor.ingest(source, tree.base_map_, progress.get()));
     return settle(inode, staged, generation, done);
@@ -153,7 +155,12 @@ void Worktree::Impl::reap_loop() {
     std::unique_lock lock(queue_mutex);
     while (!stop) {
         queue_wake.wait_for(lock, kReapEvery, [this] { return stop || settled_bytes >= kReapBytes; });
-        if (settled.empty() && !orphan_is_free()) continue;
+        if (settled.empty() && !orphan_is_free()) {
+            lock.unlock();
+            if (auto done = repo.store().tidy(); !done) log_warn("{}", done.error().message);
+            lock.lock();
+            continue;
+        }
         lock.unlock();
         if (auto done = reap(); !done) {
             log_error("staging of {}: {}", tree.branch_, done.error().message);

@@ -237,6 +237,7 @@ Result<InodePtr> Worktree::Impl::insert_row_in(const InodePtr& dir, Row row, con
     InodePtr old;
     if (replaced) {
         CORAL_TRY(old, load_inode(replaced->ino));
+        pin_contents(old);
     }
     CORAL_CHECK(state.write([&](Database& db) -> Status {
         if (replaced) CORAL_CHECK(delete_row(db, *replaced));
@@ -310,6 +311,20 @@ Status Worktree::Impl::delete_row(Database& db, const Row& row) {
 }
 
 // After its row is gone: handles go on with the inode; the staging file goes once the removal is on the disk.
+// Before its name goes: whoever has it open reads on.
+void Worktree::Impl::pin_contents(const InodePtr& inode) {
+    std::vector<FileId> shown;
+    {
+        std::lock_guard lock(inode->mutex);
+        if (inode->content) shown.push_back(*inode->content);
+        if (auto below = inode->staged ? inode->staged->base() : std::nullopt) shown.push_back(*below);
+    }
+    std::vector<std::shared_ptr<void>> pins;
+    for (const FileId& id : shown) pins.push_back(repo.pin(id));
+    std::lock_guard lock(inode->mutex);
+    inode->pins = std::move(pins);
+}
+
 void Worktree::Impl::forget_removed(const InodePtr& inode) {
     std::shared_ptr<StagedFile> orphan;
     {
@@ -331,6 +346,7 @@ void Worktree::Impl::forget_removed(const InodePtr& inode) {
 
 Result<InodePtr> Worktree::Impl::remove_entry(const InodePtr& dir, const Row& row) {
     CORAL_TRY(InodePtr inode, load_inode(row.ino));
+    pin_contents(inode);
     std::int64_t now = now_ns();
     CORAL_CHECK(state.write([&](Database& db) -> Status {
         CORAL_CHECK(delete_row(db, row));

@@ -84,6 +84,7 @@ Result<InodePtr> Worktree::rename(const InodePtr& from_dir, std::string_view fro
     InodePtr other;
     if (target) {
         CORAL_TRY(other, impl_->load_inode(target->ino));
+        if (!exchange) impl_->pin_contents(other);
     }
     // What is replaced stays known until the new bytes are safe: a power cut must not leave neither (design,
     // "Durability").

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "repo/whole.hpp"
 #include "repo/worktree_impl.hpp"
 
 namespace coral::repo {
@@ -142,6 +143,9 @@ Result<std::uint64_t> Worktree::Impl::restore_directory(const InodePtr& dir, con
 }
 
 Result<std::uint64_t> Worktree::restore(const TreeId& source, const std::vector<std::string>& paths) {
+    // `source` may be of a commit that no name leads to.
+    CORAL_TRY(store::Session session, repo_.store().session());
+    CORAL_CHECK(require_whole(repo_, source));
     Impl::Events events;
     auto work = [&]() -> Result<std::uint64_t> {
         std::lock_guard ops(impl_->ops_mutex);
@@ -218,6 +222,7 @@ Result<InodePtr> Worktree::Impl::make_path(std::string_view path, std::uint32_t 
 
 Result<InodePtr> Worktree::place_file(const std::string& path, const FileId& file, std::uint64_t size,
                                       std::uint32_t mode, std::int64_t mtime_ns, std::uint32_t uid, std::uint32_t gid) {
+    CORAL_TRY(store::Session session, repo_.store().session());
     CORAL_TRY(bool stored, repo_.store().contains(store::Kind::kFile, AnyId::from(file)));
     if (!stored)
         return make_error(Errc::kNotFound, fmt::format("{}: its content {} is not in the store", path, file.hex()));

@@ -41,6 +41,7 @@ Result<Opened> MountedFilesystem::open_tree_file(const NodePtr& node, int flags)
     handle->flags = flags;
     handle->readable = true;
     handle->record = std::move(record);
+    handle->pin = repo_.pin(handle->record->id);
     nodes_.pin(node);
     return Opened{files_.add(std::move(handle)), IoMode::kCached, true};
 }

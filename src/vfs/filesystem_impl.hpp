@@ -25,6 +25,7 @@ struct FileHandle {
     IoState::Ticket ticket;  // guarded by the node's mutex
     // Committed files.
     std::shared_ptr<const store::FileRecord> record;
+    std::shared_ptr<void> pin;  // its commit may go while it is open
 };
 
 // An offset n > 2 stands for "after the (n-2)th entry that was shown", by name where the directory may change: so

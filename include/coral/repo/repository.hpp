@@ -4,6 +4,7 @@
 // (worktree.hpp).
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -23,6 +24,7 @@ class Database;
 namespace coral::repo {
 
 class BaseIndex;  // src/repo/base_index.hpp: finds tensors that look alike
+class Pins;       // src/repo/pins.hpp: contents that this process uses without a name
 class State;      // src/repo/state.hpp: the connections to state.db
 class Worktree;   // worktree.hpp
 
@@ -64,7 +66,27 @@ struct RefUpdate {
     AnyId target;                   // zero: delete
     bool annotated = false;
     std::string reason;  // for the reflog: "commit: epoch 7"
+    bool fresh = false;  // the caller has put the target and all of it in the session that it still has
 };
+
+struct GcOptions {
+    // ns since 1970. Older entries of the reflog do not count, nor are packs spared that were not written to since.
+    std::int64_t prune_before = 0;
+    bool dry_run = false;
+    std::chrono::milliseconds patience{20'000};
+    std::function<void(const std::string& what)> step;
+    std::function<void(std::uint64_t done, std::uint64_t total)> progress;
+    std::function<bool()> cancelled;
+};
+
+struct GcReport {
+    store::CollectReport packs;
+    std::uint64_t live_objects = 0;
+    std::uint64_t expired_entries = 0;  // of the reflog
+};
+
+// "90s", "30m", "24h", "7d", "2w" in ns.
+std::optional<std::int64_t> parse_duration(std::string_view text);
 
 bool valid_branch_name(std::string_view name);  // also for tags
 
@@ -135,6 +157,12 @@ class Repository {
     // of one.
     Result<Person> identity();
 
+    // Removes what nothing leads to. kBusy while another one runs, or when others do not stop storing for long enough.
+    Result<GcReport> gc(const GcOptions& options);
+    Result<std::int64_t> gc_grace();  // setting gc.grace, in ns; 24 hours
+    // For as long as the result lives, gc of any process takes this content for used, whatever becomes of its name.
+    std::shared_ptr<void> pin(const FileId& id);
+
     // Objects that a ref, HEAD, the reflog or a worktree reaches but the store lacks or cannot read; with `full` every
     // byte.
     Result<std::vector<store::Problem>> fsck(bool full,
@@ -144,6 +172,7 @@ class Repository {
     Repository(Os& os, std::string dir, bool read_only);
     friend class RepositoryBuilder;
     struct Caches;
+    Status check_whole(const std::vector<RefUpdate>& updates);
     Os& os_;
     std::string dir_;
     Uuid uuid_;
@@ -152,6 +181,7 @@ class Repository {
     std::unique_ptr<State> state_;
     std::unique_ptr<BaseIndex> base_index_;
     std::unique_ptr<Caches> caches_;
+    std::shared_ptr<Pins> pins_;
 };
 
 }  // namespace coral::repo
