@@ -94,6 +94,23 @@ std::unique_ptr<control::Client> find_daemon(repo::Repository& repository, contr
     return nullptr;
 }
 
+Status each_daemon(repo::Repository& repository, const std::function<Status(control::Client&)>& visit) {
+    CORAL_TRY(auto branches, repository.branches());
+    std::set<std::string> tried;
+    for (const repo::Branch& branch : branches) {
+        auto text = read_file(repository.os(), repo::Worktree::owner_path(repository, branch.worktree), 4096);
+        if (!text) continue;
+        std::string socket = text->substr(0, text->find('\n'));
+        if (socket.empty() || !tried.insert(socket).second) continue;
+        auto client = control::Client::connect(socket);
+        if (!client) continue;  // it is no more
+        auto said = (*client)->info();
+        if (!said || said->repository != repository.dir()) continue;
+        CORAL_CHECK(visit(**client));
+    }
+    return {};
+}
+
 void tell_branches_changed(Context& context, repo::Repository& repository, std::unique_ptr<control::Client> daemon) {
     if (!daemon) daemon = find_daemon(repository);
     if (!daemon) return;

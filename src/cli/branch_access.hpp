@@ -39,6 +39,8 @@ Result<repo::StatusResult> branch_status(Context& context, const std::string& br
 
 // Any daemon that serves this repository; null when there is none.
 std::unique_ptr<control::Client> find_daemon(repo::Repository& repository, control::DaemonInfo* info = nullptr);
+// Every daemon that serves a branch of this repository. Those that do not answer are passed over.
+Status each_daemon(repo::Repository& repository, const std::function<Status(control::Client&)>& visit);
 // Tells `daemon`, else any that there is, that branches came, went or got another name. What it cannot do is only a
 // warning. A daemon that has released its only branch is found by nobody any more, so whoever asked it for that names
 // it.

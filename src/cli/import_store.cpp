@@ -31,7 +31,10 @@ Error changed(const std::string& source) {
 class Importer {
   public:
     Importer(repo::Repository& repository, ThreadPool& pool, const ImportPlan& plan, repo::BaseMap& bases)
-        : plan_(plan), bases_(bases), ingestor_(repository.store(), repository.base_index(), pool, pool.size() + 1) {
+        : repository_(repository),
+          plan_(plan),
+          bases_(bases),
+          ingestor_(repository.store(), repository.base_index(), pool, pool.size() + 1) {
         out_.requests.resize(plan.items.size());
     }
 
@@ -82,6 +85,7 @@ class Importer {
         std::shared_ptr<File> file = std::move(opened);
         CORAL_TRY(FileStat before, file->stat());
         if (!same_file(before, item.stat)) return changed(item.source);
+        CORAL_TRY(store::Session session, repository_.store().session());
         auto done = ingestor_.ingest(repo::FileSource(file, before.size), bases_, &counters_);
         if (!done) {
             if (done.error().code == Errc::kConflict) return changed(item.source);
@@ -91,11 +95,14 @@ class Importer {
         if (!same_file(before, after)) return changed(item.source);
         request.file = done->file;
         request.size = done->size;
+        auto pin = repository_.pin(done->file);
         std::lock_guard lock(mutex_);
+        out_.pins.push_back(std::move(pin));
         out_.stored_bytes += done->stored_bytes;
         return request;
     }
 
+    repo::Repository& repository_;
     const ImportPlan& plan_;
     repo::BaseMap& bases_;
     repo::Ingestor ingestor_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "cli/context.hpp"
@@ -16,6 +17,7 @@ namespace coral::cli {
 struct Imported {
     std::vector<control::PlaceRequest> requests;  // one an item, in the plan's order
     std::uint64_t stored_bytes = 0;               // appended to the packs
+    std::vector<std::shared_ptr<void>> pins;      // until they have names
 };
 
 // kConflict names a file that changed while it was read. What was stored by then stays, named by nothing.

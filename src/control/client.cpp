@@ -80,6 +80,8 @@ class SocketClient final : public Client {
         return done(call({{"command", "release_branch"}, {"branch", escape(branch)}}));
     }
 
+    Status packs_changed() override { return done(call({{"command", "packs_changed"}})); }
+
     Status stop() override {
         CORAL_TRY(UniqueFd fd, connect_to(path_, timeout_ms_));
         LineChannel channel(std::move(fd));

@@ -108,6 +108,11 @@ Result<Answer> do_release_branch(Service& service, const Json& request, Activity
     return Answer{};
 }
 
+Result<Answer> do_packs_changed(Service& service, const Json&, Activity&) {
+    CORAL_CHECK(service.packs_changed());
+    return Answer{};
+}
+
 Result<Answer> do_stop(Service& service, const Json&, Activity&) {
     CORAL_CHECK(service.stop());
     return Answer{};
@@ -124,6 +129,7 @@ const std::map<std::string, Handler, std::less<>>& table() {
         {"wait_ingested", do_wait_ingested},
         {"branches_changed", do_branches_changed},
         {"release_branch", do_release_branch},
+        {"packs_changed", do_packs_changed},
         {kStopCommand, do_stop},
     };
     return commands;

@@ -44,6 +44,9 @@ class Service {
     virtual Result<std::shared_ptr<repo::Worktree>> worktree(const std::string& branch) = 0;
     virtual Status branches_changed() = 0;
     virtual Status release_branch(const std::string& branch) = 0;
+    // Packs were removed: lets go of them, so that the disk gets their room back. That a daemon knows this command
+    // tells `coral gc` that it knows of removals at all.
+    virtual Status packs_changed() { return {}; }
     // Unmount and leave: returns at once. kBusy when something still uses the mount, which then stays.
     virtual Status stop() = 0;
     // Until the kernel has forgotten all that was changed so far: called after every command that changes, before its
@@ -88,6 +91,7 @@ class Client {
     virtual Status wait_ingested(const std::string& branch) = 0;
     virtual Status branches_changed() = 0;
     virtual Status release_branch(const std::string& branch) = 0;
+    virtual Status packs_changed() = 0;
     // Returns when the mount is gone and the repository is given back.
     virtual Status stop() = 0;
 

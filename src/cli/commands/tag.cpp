@@ -78,6 +78,7 @@ Result<int> create(Context& context) {
     update.expected = before ? before->target : AnyId{};
     update.target = AnyId::from(commit);
     update.reason = fmt::format("tag: {}", name);
+    CORAL_TRY(store::Session session, repository->store().session());  // from the object to its name
     if (a.has("message")) {
         repo::Tag tag;
         tag.target = commit;
