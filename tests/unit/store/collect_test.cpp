@@ -3,6 +3,7 @@
 #include <atomic>
 #include <thread>
 
+#include "store/session_lock.hpp"
 #include "store_fixture.hpp"
 
 namespace coral::store::test {
@@ -167,6 +168,59 @@ TEST_F(CollectTest, AnotherProcessStoresWhatWent) {
     expect_file(*other, lost);
     reopen();
     expect_file(*store_, lost);
+}
+
+// A process that knows rows which are in no database (it cannot write one) and has opened no pack yet.
+TEST_F(CollectTest, AReaderWhoseRowsAreOfBeforeLooksAgain) {
+    Buffer kept = noise(300'000, 1), chained = kept;
+    chained[100] ^= std::byte{1};
+    FileRecord a = put_file(*store_, kept);
+    SegmentId derived = put(*store_, chained, {}, {{a.segments[0], 0}});
+    put_file(*store_, noise(700'000, 2));
+    ASSERT_OK(store_->seal());
+    StoreOptions options = options_;
+    options.read_only = true;
+    options.index_path = dir_.file("none/index.db");
+    auto other = Store::open(real_os(), dir_.path(), repo_, options);
+    ASSERT_OK(other);
+    for (int n = 0; n < 150; ++n) {  // more packs than a process keeps open
+        put(noise(70'000, 100 + static_cast<std::uint64_t>(n)));
+        ASSERT_OK(store_->seal());
+    }
+    auto reader = Store::open(real_os(), dir_.path(), repo_, options);
+    ASSERT_OK(reader);
+    LiveSet live;
+    keep_file(live, a);
+    live.add(Kind::kSegment, AnyId::from(derived));
+    EXPECT_GT(collect(live).removed_packs, 149u);
+    for (Store* store : {other->get(), reader->get()}) {
+        expect_segment(*store, chained);
+        expect_file(*store, kept);
+    }
+}
+
+// Killed between unlink and the index: the rows are there, the pack is not.
+TEST_F(CollectTest, RowsOfAPackThatIsGoneDoNotCount) {
+    Buffer lost = noise(700'000, 2);
+    FileRecord record = put_file(*store_, lost, 300'000);
+    ASSERT_OK(store_->seal());
+    auto other = open_another();
+    ASSERT_TRUE(has_file(*other, record));
+    {
+        SessionLock lock(real_os(), dir_.path(), {});
+        auto alone = lock.alone(std::chrono::milliseconds(1000));
+        ASSERT_OK(alone);
+        ASSERT_OK(alone->count_removal());
+        for (const std::string& pack : packs()) ASSERT_OK(real_os().remove(pack));
+    }
+    auto session = other->session();
+    ASSERT_OK(session);
+    EXPECT_FALSE(has_file(*other, record));
+    put_file(*other, lost, 300'000);
+    ASSERT_OK(other->sync());
+    store_ = open_another();
+    expect_file(*store_, lost);
+    expect_clean(*store_);
 }
 
 TEST_F(CollectTest, WaitsForSessionsAndForWhatWaitsInMemory) {
