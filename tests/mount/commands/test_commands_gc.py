@@ -34,6 +34,7 @@ def forked(coral: Coral) -> bytes:
 
 
 def test_a_deleted_branch_goes(repo: Coral) -> None:
+    """S11.1"""
     kept = forked(repo)
     lost = repo("rev-parse", "failed-run").strip()
     repo("branch", "-D", "failed-run")
@@ -176,6 +177,7 @@ def test_beside_adds(repo: Coral) -> None:
 
 
 def test_killed_at_any_moment(repo: Coral) -> None:
+    """S11.4"""
     kept = {}
     for number in range(4):
         kept[f"k{number}"] = commit_noise(repo, f"k{number}", 700_000)
