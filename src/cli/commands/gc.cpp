@@ -50,6 +50,9 @@ void print_text(Context& context, const repo::GcReport& report, bool dry_run) {
         if (gone == 0) {
             context.out.print("Nothing to remove in {}{}\n", count_text(packs.packs, "pack"),
                               packs.young_packs ? fmt::format(" ({} written to too lately)", packs.young_packs) : "");
+            if (packs.dead_bytes)
+                context.out.print("{} that nothing needs stay in packs that are mostly in use\n",
+                                  size_text(packs.dead_bytes));
         } else {
             std::string copied = packs.rewritten_packs
                                      ? fmt::format(", {} in use of {} of them copied", size_text(packs.written_bytes),
