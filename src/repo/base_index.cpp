@@ -10,7 +10,7 @@
 namespace coral::repo {
 namespace {
 
-constexpr std::int64_t kVersion = 1;
+constexpr std::int64_t kVersion = 2;
 constexpr std::size_t kLooked = 8;  // candidates whose whole sketch is read
 // Heads farther apart are no relatives: unrelated weights differ by some 14 of 16 bits an element.
 constexpr unsigned kFarthest = 11 * Sketch::kHead;
@@ -112,10 +112,21 @@ std::shared_ptr<const Sketch> BaseIndex::read(const SegmentId& id) {
 
 // ---- filling
 
-void BaseIndex::add(const SegmentId& id, const Sketch& sketch, std::uint8_t depth) {
+void BaseIndex::add(const SegmentId& id, const Sketch& sketch, const std::vector<std::uint64_t>& anchors,
+                    std::uint8_t depth) {
     if (read_only_) return;
     std::lock_guard lock(added_mutex_);
-    added_.push_back({id, sketch, depth});
+    added_.push_back({id, sketch, anchors, depth});
+}
+
+std::optional<AnchorTable::Place> BaseIndex::find_anchor(Bytes bytes, std::size_t from, std::size_t step) const {
+    std::shared_lock lock(groups_mutex_);
+    return anchors_.find(bytes, from, step);
+}
+
+bool BaseIndex::has_anchors() const {
+    std::shared_lock lock(groups_mutex_);
+    return !anchors_.empty();
 }
 
 void BaseIndex::refresh() {
@@ -140,13 +151,52 @@ void BaseIndex::flush() {
     if (!done) give_up(done.error());
 }
 
+void BaseIndex::keep_only(const std::function<bool(const SegmentId&)>& is_there) {
+    std::vector<std::pair<std::int64_t, SegmentId>> rows;
+    {
+        std::lock_guard lock(database_mutex_);
+        Database* db = read_only_ ? nullptr : database();
+        if (!db) return;
+        Statement all = db->prepare("SELECT no, id FROM sketch");
+        while (true) {
+            auto more = all.step();
+            if (!more) return give_up(more.error());
+            if (!*more) break;
+            rows.emplace_back(all.integer(0), all.id<SegmentId>(1));
+        }
+    }
+    std::erase_if(rows, [&](const auto& row) { return is_there(row.second); });
+    if (rows.empty()) return;
+    std::lock_guard lock(database_mutex_);
+    Database* db = database();
+    if (!db) return;
+    if (Status done = forget(*db, rows); !done) give_up(done.error());
+}
+
+Status BaseIndex::forget(Database& db, const std::vector<std::pair<std::int64_t, SegmentId>>& rows) {
+    CORAL_TRY(Transaction transaction, Transaction::begin(db));
+    for (const auto& [no, id] : rows) CORAL_CHECK(db.prepare("DELETE FROM sketch WHERE no=?").bind(no).run());
+    CORAL_CHECK(transaction.commit());
+    cache_.clear();
+    {
+        std::unique_lock groups(groups_mutex_);
+        groups_.clear();
+        heads_ = 0;
+        anchors_.clear();
+    }
+    taken_in_ = 0;
+    return take_in(db);
+}
+
 Status BaseIndex::write(Database& db, const std::vector<Added>& added) {
     CORAL_TRY(Transaction transaction, Transaction::begin(db));
     for (const Added& one : added) {
-        Statement row =
-            db.prepare("INSERT OR IGNORE INTO sketch(id, hint, length, depth, head, samples) VALUES(?, ?, ?, ?, ?, ?)");
+        Statement row = db.prepare(
+            "INSERT OR IGNORE INTO sketch(id, hint, length, depth, head, samples, anchors) VALUES(?, ?, ?, ?, ?, ?, "
+            "?)");
         row.bind(one.id).bind(std::uint32_t{one.sketch.hint.pack()}).bind(one.sketch.length);
         row.bind(std::uint32_t{one.depth}).bind(std::as_bytes(std::span(one.sketch.head))).bind(one.sketch.samples);
+        row.bind(std::as_bytes(std::span(one.anchors)));
         CORAL_CHECK(row.run());
     }
     return transaction.commit();
@@ -162,7 +212,8 @@ Status BaseIndex::take_in(Database& db) {
     }
     if (newest == taken_in_) return {};
     std::int64_t from = std::max(taken_in_, newest - static_cast<std::int64_t>(kMostHeads));
-    Statement rows = db.prepare("SELECT no, id, hint, depth, head FROM sketch WHERE no > ? ORDER BY no");
+    Statement rows =
+        db.prepare("SELECT no, id, hint, depth, head, length, anchors FROM sketch WHERE no > ? ORDER BY no");
     rows.bind(from);
     std::unique_lock lock(groups_mutex_);
     while (true) {
@@ -173,6 +224,10 @@ Status BaseIndex::take_in(Database& db) {
             groups_.clear();
             heads_ = 0;
         }
+        std::vector<std::uint64_t> anchors(rows.blob(6).size() / sizeof(std::uint64_t));
+        if (!anchors.empty()) std::memcpy(anchors.data(), rows.blob(6).data(), anchors.size() * sizeof anchors[0]);
+        auto hint = codec::Hint::unpack(static_cast<std::uint16_t>(rows.integer(2)));
+        anchors_.add({rows.id<SegmentId>(1), static_cast<std::uint32_t>(rows.integer(5)), hint}, anchors);
         Group& group = groups_[static_cast<std::uint16_t>(rows.integer(2))];
         Bytes head = rows.blob(4);
         if (head.size() != sizeof(group.heads[0])) continue;
@@ -210,7 +265,7 @@ Status BaseIndex::open_database() {
         CORAL_CHECK(
             db->execute("CREATE TABLE IF NOT EXISTS sketch(no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, "
                         "hint INTEGER NOT NULL, length INTEGER NOT NULL, depth INTEGER NOT NULL, "
-                        "head BLOB NOT NULL, samples BLOB NOT NULL)"));
+                        "head BLOB NOT NULL, samples BLOB NOT NULL, anchors BLOB NOT NULL)"));
         CORAL_CHECK(db->set_user_version(kVersion));
     } else if (version != kVersion) {
         return make_error(Errc::kUnsupported, "bases.db of another version");

@@ -4,6 +4,7 @@
 // again); the newest of their heads are held in memory.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -16,6 +17,7 @@
 #include "coral/base/os.hpp"
 #include "coral/base/result.hpp"
 #include "coral/base/sqlite.hpp"
+#include "repo/anchors.hpp"
 #include "repo/sketch.hpp"
 
 namespace coral::repo {
@@ -42,11 +44,16 @@ class BaseIndex {
     // Candidates by ascending cost, at most `limit`.
     std::vector<Choice> nearest(const Sketch& sketch, std::size_t limit);
 
-    void add(const SegmentId& id, const Sketch& sketch, std::uint8_t depth);
+    void add(const SegmentId& id, const Sketch& sketch, const std::vector<std::uint64_t>& anchors, std::uint8_t depth);
+    // Where in `bytes`, at or behind `from` in steps of `step`, a stored segment shows itself first.
+    std::optional<AnchorTable::Place> find_anchor(Bytes bytes, std::size_t from, std::size_t step) const;
+    bool has_anchors() const;
     // Takes in what is in bases.db: called at the beginning of each file, and before the first search.
     void refresh();
     // What was added goes to bases.db; called at the end of each file. Only then it is found.
     void flush();
+    // Forgets what `is_there` denies: gc has removed it.
+    void keep_only(const std::function<bool(const SegmentId&)>& is_there);
 
   private:
     struct Group {  // of one element type
@@ -57,6 +64,7 @@ class BaseIndex {
     struct Added {
         SegmentId id;
         Sketch sketch;
+        std::vector<std::uint64_t> anchors;
         std::uint8_t depth = 0;
     };
 
@@ -64,6 +72,7 @@ class BaseIndex {
     Database* database();
     Status open_database();
     Status take_in(Database& db);
+    Status forget(Database& db, const std::vector<std::pair<std::int64_t, SegmentId>>& rows);
     Status write(Database& db, const std::vector<Added>& added);
     void give_up(const Error& error);
 
@@ -78,8 +87,9 @@ class BaseIndex {
     bool failed_ = false;  // told once; there is no search then
     std::int64_t taken_in_ = 0;
 
-    std::shared_mutex groups_mutex_;  // guards groups_, heads_; a leaf
+    mutable std::shared_mutex groups_mutex_;  // guards groups_, heads_, anchors_; a leaf
     std::map<std::uint16_t, Group> groups_;
+    AnchorTable anchors_;
     std::size_t heads_ = 0;
     std::mutex added_mutex_;  // guards added_; a leaf
     std::vector<Added> added_;

@@ -14,21 +14,25 @@ std::string key_of(const std::string& name, std::uint8_t dtype) {
     return key;
 }
 
-// The segments of one tensor, if the record cuts it as ingest does: whole segments in order from the tensor's start.
+// The segments of one tensor, if the record cuts it as ingest does: whole segments in order from the tensor's start,
+// each but the last as long as can be, or at what was stored before.
 std::optional<BaseMap::Entry> segments_of(const store::FileRecord& record, const store::TensorEntry& tensor,
                                           std::size_t first_extent, std::uint64_t extent_begin) {
     if (extent_begin != tensor.offset) return std::nullopt;
     BaseMap::Entry entry;
     entry.length = tensor.length;
     std::uint64_t left = tensor.length;
+    bool regular = true;
     for (std::size_t i = first_extent; left > 0 && i < record.extents.size(); ++i) {
         const store::Extent& extent = record.extents[i];
         if (extent.segment == store::Extent::kInline || extent.offset != 0 || extent.length > left) return std::nullopt;
-        if (extent.length != std::min<std::uint64_t>(left, codec::kMaxSegment)) return std::nullopt;
+        regular &= extent.length == std::min<std::uint64_t>(left, codec::kMaxSegment);
         entry.segments.push_back(record.segments[extent.segment]);
+        entry.lengths.push_back(extent.length);
         left -= extent.length;
     }
     if (left != 0) return std::nullopt;
+    if (regular) entry.lengths.clear();
     return entry;
 }
 
@@ -88,7 +92,8 @@ std::optional<BaseMap::Cast> BaseMap::find_cast(const std::string& name, std::ui
         if (other == own) continue;
         const std::uint64_t other_length = length / formats::dtype_width(own) * formats::dtype_width(other);
         auto found = find(name, static_cast<std::uint8_t>(other), other_length);
-        if (found && found->length == other_length) return Cast{std::move(*found), static_cast<std::uint8_t>(other)};
+        if (found && found->length == other_length && found->lengths.empty())
+            return Cast{std::move(*found), static_cast<std::uint8_t>(other)};
     }
     return std::nullopt;
 }

@@ -6,6 +6,7 @@
 
 #include "coral/base/log.hpp"
 #include "coral/repo/settings.hpp"
+#include "repo/base_index.hpp"
 #include "repo/mark.hpp"
 #include "repo/pins.hpp"
 #include "repo/state.hpp"
@@ -116,6 +117,12 @@ Result<GcReport> Repository::gc(const GcOptions& options) {
     };
     if (options.step) options.step("copying");
     CORAL_TRY(report.packs, store_->collect(live, collect));
+    if (report.packs.removed_packs > 0 && !options.dry_run) {
+        base_index_->keep_only([&](const SegmentId& id) {
+            auto there = store_->contains(store::Kind::kSegment, AnyId::from(id));
+            return !there || *there;
+        });
+    }
     return report;
 }
 

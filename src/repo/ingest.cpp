@@ -11,6 +11,7 @@
 #include "coral/base/hash.hpp"
 #include "coral/codec/segment_codec.hpp"
 #include "repo/base_index.hpp"
+#include "repo/probe.hpp"
 
 namespace coral::repo {
 namespace {
@@ -30,31 +31,84 @@ codec::Hint hint_of(const formats::Tensor& tensor) {
     return hint;
 }
 
-// A stretch of the file in file order: (a piece of) one tensor or bytes between tensors.
+// A stretch of the file in file order: (a piece of) one tensor or bytes between tensors. At most a segment long.
 struct Piece {
     std::uint64_t offset = 0, length = 0;
     std::int64_t tensor = -1;         // index into the layout; -1: skeleton
     std::uint64_t tensor_offset = 0;  // of this piece in the tensor
+    std::size_t nth = 0;              // piece of the tensor
+    std::optional<Found> found;       // stored bytes that it resembles or is
 };
 
 // The cut: tensors at 16 MiB multiples from their start; what lies between goes, in order, into the skeleton stream.
-std::vector<Piece> cut(const formats::Layout& layout, std::uint64_t size) {
-    std::vector<Piece> pieces;
-    auto add = [&](std::uint64_t begin, std::uint64_t end, std::int64_t tensor) {
-        for (std::uint64_t at = begin; at < end; at += codec::kMaxSegment) {
-            pieces.push_back({at, std::min<std::uint64_t>(end - at, codec::kMaxSegment), tensor, at - begin});
+// Where stored segments are recognised in what has no name yet, they are cut out whole, so that they are stored once.
+class Cutter {
+  public:
+    Cutter(const formats::ByteSource& source, const BaseIndex& similar, const BaseMap& bases)
+        : source_(source), similar_(similar), bases_(bases) {}
+
+    Result<std::vector<Piece>> cut(const formats::Layout& layout) {
+        std::uint64_t position = 0;
+        for (std::size_t i = 0; i < layout.tensors.size(); ++i) {
+            const formats::Tensor& tensor = layout.tensors[i];
+            CORAL_CHECK(add_gap(position, tensor.offset));
+            CORAL_CHECK(add_tensor(tensor, static_cast<std::int64_t>(i)));
+            position = tensor.offset + tensor.length;
         }
-    };
-    std::uint64_t position = 0;
-    for (std::size_t i = 0; i < layout.tensors.size(); ++i) {
-        const formats::Tensor& tensor = layout.tensors[i];
-        add(position, tensor.offset, -1);
-        add(tensor.offset, tensor.offset + tensor.length, static_cast<std::int64_t>(i));
-        position = tensor.offset + tensor.length;
+        CORAL_CHECK(add_gap(position, source_.size()));
+        return std::move(pieces_);
     }
-    add(position, size, -1);
-    return pieces;
-}
+
+  private:
+    void add(std::uint64_t begin, std::uint64_t end, std::int64_t tensor, const std::optional<Found>& found = {}) {
+        for (std::uint64_t at = begin; at < end; at += codec::kMaxSegment) {
+            std::uint64_t length = std::min<std::uint64_t>(end - at, codec::kMaxSegment);
+            pieces_.push_back({at, length, tensor, tensor < 0 ? 0 : at - tensor_begin_, nth_++, found});
+        }
+    }
+
+    Status add_searched(std::uint64_t begin, std::uint64_t end, std::int64_t tensor, std::size_t step) {
+        if (end - begin >= kSketchFrom && similar_.has_anchors()) {
+            CORAL_TRY(std::vector<Found> all, find_stored(source_, begin, end, step, similar_));
+            for (const Found& found : all) {
+                add(begin, found.begin, tensor);
+                begin = found.begin + found.length;
+                add(found.begin, begin, tensor, found);
+            }
+        }
+        add(begin, end, tensor);
+        return {};
+    }
+
+    Status add_gap(std::uint64_t begin, std::uint64_t end) { return add_searched(begin, end, -1, 1); }
+
+    Status add_tensor(const formats::Tensor& tensor, std::int64_t index) {
+        const std::uint64_t end = tensor.offset + tensor.length;
+        tensor_begin_ = tensor.offset;
+        nth_ = 0;
+        auto base = bases_.find(tensor.name, static_cast<std::uint8_t>(tensor.dtype), tensor.length);
+        if (base && !base->lengths.empty() && base->length == tensor.length) {
+            std::uint64_t at = tensor.offset;
+            for (std::uint64_t length : base->lengths) {
+                add(at, at + length, index);
+                at += length;
+            }
+            return {};
+        }
+        if (!base && tensor.dtype != formats::Dtype::kUnknown) {
+            return add_searched(tensor.offset, end, index, std::max(1u, formats::dtype_width(tensor.dtype)));
+        }
+        add(tensor.offset, end, index);
+        return {};
+    }
+
+    const formats::ByteSource& source_;
+    const BaseIndex& similar_;
+    const BaseMap& bases_;
+    std::uint64_t tensor_begin_ = 0;
+    std::size_t nth_ = 0;
+    std::vector<Piece> pieces_;
+};
 
 // Parsers promise this; a broken promise would store wrong bytes under a right name, so it is checked once more.
 bool layout_is_sound(const formats::Layout& layout, std::uint64_t size) {
@@ -65,6 +119,11 @@ bool layout_is_sound(const formats::Layout& layout, std::uint64_t size) {
         position = end;
     }
     return true;
+}
+
+// All as long as can be, but the last?
+bool cut_regularly(const std::vector<std::uint64_t>& lengths) {
+    return std::all_of(lengths.begin(), lengths.end() - 1, [](std::uint64_t n) { return n == codec::kMaxSegment; });
 }
 
 // A segment to be: its name is known once a task has hashed it.
@@ -118,14 +177,17 @@ class Job {
     }
 
     Status read_all() {
-        for (const Piece& piece : cut(layout_, size_)) {
+        CORAL_TRY(std::vector<Piece> pieces, Cutter(source_, similar_, bases_).cut(layout_));
+        for (const Piece& piece : pieces) {
             if (failed()) break;
             if (progress_ && progress_->cancel) return make_error(Errc::kConflict, "the file is being written again");
             auto buffer = std::make_shared<Buffer>(piece.length);
             CORAL_CHECK(source_.read_at(piece.offset, *buffer));
             whole_.update(*buffer);
             if (progress_) progress_->bytes_read += piece.length;
-            if (piece.tensor < 0)
+            if (piece.tensor < 0 && piece.found)
+                add_found(piece, std::move(buffer));
+            else if (piece.tensor < 0)
                 CORAL_CHECK(add_skeleton(*buffer));
             else
                 add_tensor_piece(piece, std::move(buffer));
@@ -143,26 +205,35 @@ class Job {
         }
         record_.extents.push_back({new_slot(piece.tensor, piece.length), 0, piece.length});
         put(slots_.back(), std::move(buffer), hint_of(layout_.tensors[index]),
-            named_bases(tensor, piece.tensor_offset));
+            piece.found ? found_base(*piece.found) : named_bases(tensor, piece));
+    }
+
+    // A stored segment, or a part of one, in bytes that no parser knows: a segment of its own.
+    void add_found(const Piece& piece, std::shared_ptr<Buffer> buffer) {
+        record_.extents.push_back({new_slot(-1, piece.length), 0, piece.length});
+        put(slots_.back(), std::move(buffer), piece.found->hint, found_base(*piece.found));
     }
 
     // What the tensor's name suggests for the piece at `offset`.
     struct Named {
         std::optional<SegmentId> same;             // of the same element type
+        std::uint64_t offset = 0;                  // in it
         std::optional<store::BaseCandidate> cast;  // of another one
         unsigned narrower = 0;                     // by so many bits are the cast one's elements
     };
 
-    Named named_bases(const store::TensorEntry& tensor, std::uint64_t offset) const {
+    static Named found_base(const Found& found) { return {found.id, found.offset, std::nullopt, 0}; }
+
+    Named named_bases(const store::TensorEntry& tensor, const Piece& piece) const {
         Named named;
         if (auto base = bases_.find(tensor.name, tensor.dtype, tensor.length)) {
-            std::size_t nth = static_cast<std::size_t>(offset / codec::kMaxSegment);
-            if (nth < base->segments.size()) named.same = base->segments[nth];
+            bool alike = base->lengths.empty() || base->length == tensor.length;
+            if (alike && piece.nth < base->segments.size()) named.same = base->segments[piece.nth];
         }
         if (auto base = bases_.find_cast(tensor.name, tensor.dtype, tensor.length)) {
             const unsigned own = formats::dtype_width(static_cast<formats::Dtype>(tensor.dtype));
             const unsigned other = formats::dtype_width(static_cast<formats::Dtype>(base->dtype));
-            const std::uint64_t at = offset / own * other;
+            const std::uint64_t at = piece.tensor_offset / own * other;
             const auto nth = static_cast<std::size_t>(at / codec::kMaxSegment);
             const std::vector<SegmentId>& segments = base->entry.segments;
             if (nth < segments.size()) {
@@ -200,14 +271,23 @@ class Job {
             CORAL_TRY(bool there, store_.contains(store::Kind::kSegment, AnyId::from(id)));
             if (there) return store::Put{true, 0, 0};
             sketch = sketch_of(raw, hint);
-            choice = similar_.choose(*sketch, named.same);
+            // Of a part of a segment, sketches tell nothing.
+            if (named.offset == 0) choice = similar_.choose(*sketch, named.same);
+            // Another process may have removed it: what the name suggests is better than nothing.
+            if (choice && named.same && choice->id != *named.same) {
+                CORAL_TRY(bool usable, store_.contains(store::Kind::kSegment, AnyId::from(choice->id)));
+                if (!usable) choice = BaseIndex::Choice{*named.same, std::numeric_limits<double>::infinity()};
+            }
         }
         std::vector<store::BaseCandidate> candidates;
-        if (choice && choice->id != id) candidates.push_back({choice->id, 0, 0, {}});
+        if (choice && choice->id != id) {
+            bool by_name = named.same && choice->id == *named.same;
+            candidates.push_back({choice->id, by_name ? named.offset : 0, 0, {}});
+        }
         // A cast cannot tell the bits that it lacks: where fewer are expected, it need not be read.
         if (named.cast && !(choice && choice->bits < named.narrower)) candidates.push_back(*named.cast);
         CORAL_TRY(store::Put put, store_.put_segment(id, raw, hint, candidates));
-        if (sketch && !put.existed) similar_.add(id, *sketch, put.depth);
+        if (sketch && !put.existed) similar_.add(id, *sketch, anchors_of(raw), put.depth);
         return put;
     }
 
@@ -274,7 +354,8 @@ class Job {
             number_of.push_back(at->second);
             if (slot.tensor < 0) continue;
             auto index = static_cast<std::size_t>(slot.tensor);
-            tensor_segments_[index].push_back(slot.id);
+            tensor_segments_[index].segments.push_back(slot.id);
+            tensor_segments_[index].lengths.push_back(slot.length);
             store::TensorEntry& tensor = record_.tensors[index];
             tensor.crc32 = crc32_combine(tensor.crc32, slot.crc, slot.length);
         }
@@ -294,9 +375,12 @@ class Job {
         CORAL_TRY(store::Put put, store_.put_file(record_));
         similar_.flush();
         for (std::size_t i = 0; i < tensor_segments_.size(); ++i) {
-            if (tensor_segments_[i].empty()) continue;
+            BaseMap::Entry& entry = tensor_segments_[i];
+            if (entry.segments.empty()) continue;
             const store::TensorEntry& tensor = record_.tensors[i];
-            bases_.put(tensor.name, tensor.dtype, {std::move(tensor_segments_[i]), tensor.length});
+            entry.length = tensor.length;
+            if (cut_regularly(entry.lengths)) entry.lengths.clear();
+            bases_.put(tensor.name, tensor.dtype, std::move(entry));
         }
         return Ingested{record_.id, size_, stored_ + put.stored_bytes, put.existed};
     }
@@ -316,7 +400,7 @@ class Job {
     std::uint64_t skeleton_total_ = 0;
     std::size_t first_pending_ = 0;
     std::deque<Slot> slots_;  // a deque: tasks hold references
-    std::vector<std::vector<SegmentId>> tensor_segments_;
+    std::vector<BaseMap::Entry> tensor_segments_;
     std::mutex mutex_;  // guards error_, stored_
     std::optional<Error> error_;
     std::uint64_t stored_ = 0;

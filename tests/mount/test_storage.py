@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -207,3 +208,52 @@ def test_a_fine_tune_under_names_of_its_own(mounted: Repo, tmp_path: Path) -> No
     assert spent < 0.45 * strange.stat().st_size, "found by what it looks like, not by its names"
     mounted.remount()
     assert len(set(sha256sum([strange, mounted.main / "elsewhere" / "weights.bin"]))) == 1
+
+
+def test_parts_joined_and_a_whole_in_parts(mounted: Repo, tmp_path: Path) -> None:
+    """Queries, keys and values in one tensor and apart; a matrix and its shards by rows: stored once."""
+    torch.manual_seed(1)
+    apart = {f"layer.{i}.{part}": torch.randn(384, 384) * 0.05 for i in range(4) for part in "qkv"}
+    fused = {f"h.{i}.qkv": torch.cat([apart[f"layer.{i}.{part}"] for part in "qkv"]) for i in range(4)}
+    wide = torch.randn(6000, 384) * 0.05
+    files = {"apart": apart, "fused": fused, "wide": {"table": wide}}
+    files |= {f"shard-{i}": {f"table.{i}": wide[1500 * i : 1500 * (i + 1)].contiguous()} for i in range(4)}
+    for name, tensors in files.items():
+        safetensors.torch.save_file(tensors, tmp_path / f"{name}.safetensors")
+
+    def costs(name: str) -> float:
+        source, before = tmp_path / f"{name}.safetensors", mounted.stored_bytes()
+        store(mounted, source, f"{name}/model.safetensors")
+        return (mounted.stored_bytes() - before) / source.stat().st_size
+
+    assert costs("apart") > 0.7
+    assert costs("fused") < 0.01
+    assert costs("wide") > 0.7
+    for i in range(4):
+        assert costs(f"shard-{i}") < 0.01
+    # The next state of what was cut by its parts refers to those parts.
+    tuned = {name: t + torch.randn_like(t) * 1e-5 for name, t in fused.items()}
+    safetensors.torch.save_file(tuned, tmp_path / "tuned.safetensors")
+    assert costs("tuned") < 0.6
+    mounted.remount()
+    for name in [*files, "tuned"]:
+        assert (mounted.main / name / "model.safetensors").read_bytes() == (tmp_path / f"{name}.safetensors").read_bytes()
+
+
+def test_known_tensors_in_unknown_containers(mounted: Repo, tmp_path: Path) -> None:
+    source = material.folder("short") / "step-0015.safetensors"
+    store(mounted, source, "model.safetensors")
+    tensors = safetensors.torch.load_file(source)
+    dump, strange = tmp_path / "weights.raw", tmp_path / "weights.pickle"
+    dump.write_bytes(b"\x07strange header" + b"".join(t.numpy().tobytes() for t in tensors.values()))
+    strange.write_bytes(pickle.dumps({name: t.numpy() for name, t in tensors.items()}))
+    for file in (dump, strange):
+        before = mounted.stored_bytes()
+        store(mounted, file, file.name)
+        spent = mounted.stored_bytes() - before
+        # What is smaller than 32 KiB is not looked for.
+        small = sum(t.nbytes for t in tensors.values() if t.nbytes < 32768)
+        assert spent < small + 0.01 * file.stat().st_size, file.name
+    mounted.remount()
+    for file in (dump, strange):
+        assert (mounted.main / file.name).read_bytes() == file.read_bytes()

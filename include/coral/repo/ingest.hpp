@@ -25,8 +25,9 @@ class BaseIndex;  // src/repo/base_index.hpp: finds tensors that look alike
 class BaseMap {
   public:
     struct Entry {
-        std::vector<SegmentId> segments;  // in order; each kMaxSegment long but the last
+        std::vector<SegmentId> segments;  // in order; each kMaxSegment long but the last, unless `lengths` are given
         std::uint64_t length = 0;
+        std::vector<std::uint64_t> lengths;  // of the segments, where the tensor was cut at what was stored before
     };
     // The newest under this name; else one of the same length under the name that a wrapper around the module (or none)
     // gives it.

@@ -51,7 +51,7 @@ class BaseIndexTest : public ::testing::Test {
   protected:
     SegmentId add(BaseIndex& index, const std::vector<float>& w, std::uint8_t depth = 0) {
         Buffer raw = bytes_of(w);
-        index.add(name_of(raw), sketch_of(raw, kF32), depth);
+        index.add(name_of(raw), sketch_of(raw, kF32), anchors_of(raw), depth);
         return name_of(raw);
     }
     test::TempDir dir_;
@@ -137,6 +137,19 @@ TEST_F(BaseIndexTest, ADamagedFileIsMadeAnew) {
     SegmentId wanted = add(index_, base);
     index_.flush();
     EXPECT_EQ(chosen(index_.choose(sketch_of(bytes_of(moved(base, 1e-4f, 7)), kF32), std::nullopt)), wanted);
+}
+
+TEST_F(BaseIndexTest, ForgetsWhatIsGone) {
+    auto base = weights(1);
+    SegmentId far = add(index_, moved(base, 1e-3f, 2)), near = add(index_, moved(base, 1e-5f, 3));
+    index_.flush();
+    Sketch next = sketch_of(bytes_of(base), kF32);
+    EXPECT_EQ(chosen(index_.choose(next, std::nullopt)), near);
+    index_.keep_only([&](const SegmentId& id) { return id != near; });
+    EXPECT_EQ(chosen(index_.choose(next, std::nullopt)), far);
+    BaseIndex later(real_os(), path_, true);
+    later.refresh();
+    EXPECT_EQ(chosen(later.choose(next, std::nullopt)), far);
 }
 
 TEST(Sketch, EstimatesWhatTheCoderMakes) {
