@@ -98,7 +98,7 @@ std::uint32_t SegmentHeader::chunk_raw_length(std::uint32_t index) const {
 std::optional<BaseRef> SegmentHeader::earlier_state() const {
     if (model && model->delta && model->delta->cast != 0) return std::nullopt;
     for (const Chunk& c : chunks) {
-        if (c.mode == Mode::kDelta) return bases[c.base_slot];
+        if (c.mode == Mode::kDelta || c.mode == Mode::kCopy) return bases[c.base_slot];
     }
     return std::nullopt;
 }

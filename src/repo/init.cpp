@@ -30,6 +30,7 @@ constexpr std::string_view kOptionsText =
 # [store]
 # cache_mib = 512        # memory for decoded data
 # pack_mib = 1024        # a pack is sealed when it is about this large
+# max_depth = 7          # of bases below a tensor, 0 to 7: deeper is smaller, and slower to read cold (docs/benchmarks.md)
 )";
 
 // Makes `dir` and what is missing above it; each new name is synced in the directory that holds it.

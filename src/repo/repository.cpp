@@ -66,19 +66,26 @@ void apply_settings(Os& os, const std::string& dir, store::StoreOptions& options
         return;
     }
     const store::StoreOptions standard;
-    auto apply = [&](std::string_view key, std::uint64_t& option, std::uint64_t otherwise) {
+    struct Range {
+        std::uint64_t least, most, unit;
+        const char* what;
+    };
+    auto apply = [&](std::string_view key, std::uint64_t& option, std::uint64_t otherwise, const Range& range) {
         auto text = find_setting(*settings, key);
         if (!text || option != otherwise) return;
-        std::uint64_t mib = 0;
-        auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), mib);
-        bool good = error == std::errc() && end == text->data() + text->size() && mib >= 1 && mib <= (1u << 24);
+        std::uint64_t number = 0;
+        auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), number);
+        bool good =
+            error == std::errc() && end == text->data() + text->size() && number >= range.least && number <= range.most;
         if (good)
-            option = mib << 20;
+            option = number * range.unit;
         else
-            log_warn("{}: {} = '{}' is not a number of MiB; ignored", repo_config_path(dir), key, *text);
+            log_warn("{}: {} = '{}' is not {}; ignored", repo_config_path(dir), key, *text, range.what);
     };
-    apply("store.cache_mib", options.cache_bytes, standard.cache_bytes);
-    apply("store.pack_mib", options.pack_bytes, standard.pack_bytes);
+    const Range mib{1, 1u << 24, 1u << 20, "a number of MiB"}, depth{0, codec::kMaxDepth, 1, "a depth from 0 to 7"};
+    apply("store.cache_mib", options.cache_bytes, standard.cache_bytes, mib);
+    apply("store.pack_mib", options.pack_bytes, standard.pack_bytes, mib);
+    apply("store.max_depth", options.max_depth, standard.max_depth, depth);
 }
 
 // From the cache, else read, decode and remember.

@@ -75,6 +75,21 @@ Status StoreImpl::after_put() {
     return index_->sync();
 }
 
+// The candidate, or the first of its bases that is not too deep: the next save of a long series refers to the same
+// state as its neighbours do, until that costs nearly as much as no base at all.
+Result<BaseCandidate> StoreImpl::shallow(BaseCandidate candidate) {
+    for (unsigned steps = 0; steps < codec::kMaxDepth && candidate.offset == 0 && candidate.dtype == 0; ++steps) {
+        CORAL_TRY(std::vector<Row> rows, index_->find(Kind::kSegment, AnyId::from(candidate.id)));
+        if (rows.empty() || rows.front().rank < options_.max_depth) break;
+        auto place = reader_->place(candidate.id);
+        if (!place || (*place)->block->header.depth == 0) break;
+        auto earlier = (*place)->block->header.earlier_state();
+        if (!earlier || earlier->offset != 0) break;
+        candidate.id = earlier->id;
+    }
+    return candidate;
+}
+
 // Appends the base to `bases` if it can be one. `bytes` keeps what it shows: a deque, so that nothing moves.
 Result<bool> StoreImpl::load_base(const BaseCandidate& candidate, std::vector<codec::Base>& bases,
                                   std::deque<Buffer>& bytes) {
@@ -82,7 +97,7 @@ Result<bool> StoreImpl::load_base(const BaseCandidate& candidate, std::vector<co
     auto rows = index_->find(Kind::kSegment, AnyId::from(candidate.id));
     if (!rows) return std::move(rows).error();
     // Somebody else's record that may not be on stable storage yet could vanish under ours.
-    if (rows->empty() || rows->front().foreign || rows->front().rank >= codec::kMaxDepth) return false;
+    if (rows->empty() || rows->front().foreign || rows->front().rank >= options_.max_depth) return false;
     // Whatever a cache may remember of it.
     CORAL_TRY(bool decodable, whole(candidate.id, codec::kMaxDepth));
     if (!decodable) return false;
@@ -125,7 +140,8 @@ Status StoreImpl::load_second(const BaseCandidate& candidate, std::vector<codec:
 Result<std::vector<codec::Base>> StoreImpl::load_bases(std::span<const BaseCandidate> candidates, codec::Hint hint,
                                                        std::deque<Buffer>& bytes) {
     std::vector<codec::Base> bases;
-    for (const BaseCandidate& candidate : candidates.first(std::min(candidates.size(), kMaxCandidates))) {
+    for (const BaseCandidate& wanted : candidates.first(std::min(candidates.size(), kMaxCandidates))) {
+        CORAL_TRY(BaseCandidate candidate, shallow(wanted));
         if (candidate.offset % hint.width != 0) continue;
         CORAL_TRY(bool there, load_base(candidate, bases, bytes));
         if (there) CORAL_CHECK(load_second(candidate, bases, bytes));

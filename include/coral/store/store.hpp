@@ -43,6 +43,8 @@ std::string_view kind_name(Kind kind);
 struct StoreOptions {
     std::uint64_t cache_bytes = 512u << 20;  // decoded chunks and everything in flight
     std::uint64_t pack_bytes = 1u << 30;     // a pack is sealed when it is about this large
+    std::uint64_t max_depth =
+        codec::kMaxDepth;  // of what is stored from now on, 0 … 7: deeper is smaller, and slower to read
     bool read_only = false;
     std::string index_path;  // empty: DIR/index.db; elsewhere for read-only media
 };

@@ -258,3 +258,22 @@ def test_restore(three: tuple[Coral, list[str]]) -> None:
     coral("commit", "-q", "-m", "back to the first")
     trees = {row["id"]: row["tree"] for row in coral.commits()}
     assert trees[coral("rev-parse", "HEAD").strip()] == trees[ids[0]] or "extra" in coral("ls")
+
+
+def test_the_depth_of_bases_is_a_setting(repo: Coral) -> None:
+    rows = bytearray(os.urandom(256 * 1024))
+
+    def depth_of_next(name: str) -> int:
+        rows[:4096] = os.urandom(4096)
+        file = repo.place / f"{name}.safetensors"
+        file.write_bytes(safetensors({"w": ("I32", [256, 256], bytes(rows))}))
+        repo("add", file)
+        repo("commit", "-q", "-m", name)
+        parts = repo.json("show", "--storage", f"{name}.safetensors")["parts"]
+        return next(p["depth"] for p in parts if p["name"] == "w")
+
+    assert [depth_of_next(f"a{i}") for i in range(9)] == [0, 1, 2, 3, 4, 5, 6, 7, 7]
+    repo("config", "store.max_depth", "1")
+    assert depth_of_next("b") <= 1
+    repo("config", "store.max_depth", "0")
+    assert depth_of_next("c") == 0

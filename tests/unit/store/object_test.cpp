@@ -25,8 +25,12 @@ TEST_F(ObjectTest, ChainsOfBasesEndAtTheLimit) {
         EXPECT_LE(info->depth, codec::kMaxDepth);
         if (v <= codec::kMaxDepth) {
             EXPECT_EQ(info->depth, v);
-            EXPECT_EQ(info->chunks_by_mode[codec::Mode::kCopy], 3u);
-            EXPECT_LT(info->stored_bytes, 300'000u);
+            EXPECT_EQ(info->chunks_by_mode[codec::Mode::kCopy], 15u);
+            EXPECT_LT(info->stored_bytes, 80'000u);
+        }
+        if (v > codec::kMaxDepth) {  // behind the end of the chain: all refer to the state before its last one
+            EXPECT_EQ(info->depth, codec::kMaxDepth);
+            EXPECT_EQ(info->chunks_by_mode[codec::Mode::kCopy], 16 - std::min<std::uint64_t>(v - 6, 4));
         }
     }
     for (const Buffer& v : versions) expect_segment(*store_, v);
@@ -35,6 +39,24 @@ TEST_F(ObjectTest, ChainsOfBasesEndAtTheLimit) {
     auto problems = store_->verify(true, nullptr);
     ASSERT_OK(problems);
     EXPECT_TRUE(problems->empty());
+}
+
+TEST_F(ObjectTest, TheDepthOfChainsCanBeLimited) {
+    for (std::uint64_t limit : {0u, 1u, 3u}) {
+        options_.max_depth = limit;
+        reopen();
+        Buffer raw = noise(1 << 20, 100 + limit);
+        SegmentId base = put(raw);
+        for (std::uint64_t v = 1; v < 6; ++v) {
+            Buffer changed = noise(1000, 10 * limit + v);
+            std::copy(changed.begin(), changed.end(), raw.begin());
+            base = put(*store_, raw, {}, {{base, 0}});
+            auto info = store_->segment_info(base);
+            ASSERT_OK(info);
+            EXPECT_EQ(info->depth, std::min(v, limit));
+            expect_segment(*store_, raw);
+        }
+    }
 }
 
 TEST_F(ObjectTest, CandidatesThatDoNotServeAreIgnored) {
