@@ -46,6 +46,8 @@ struct Kernels {
     // Bytes of `in` where key[i] is in [low, high], in order; returns their number.
     std::size_t (*compress)(const std::uint8_t* in, const std::uint8_t* key, std::size_t n, std::uint8_t low,
                             std::uint8_t high, std::uint8_t* out);
+    // How many keys are in [low, high].
+    std::size_t (*in_range)(const std::uint8_t* key, std::size_t n, std::uint8_t low, std::uint8_t high);
     // The inverse: sets out[i] there, and leaves the others. `available` bounds the stream; returns how many it took,
     // or more than `available`, and then `out` is undefined.
     std::size_t (*expand)(const std::uint8_t* stream, std::size_t available, const std::uint8_t* key, std::size_t n,

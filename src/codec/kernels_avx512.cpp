@@ -125,6 +125,14 @@ std::size_t compress(const std::uint8_t* in, const std::uint8_t* key, std::size_
     return count;
 }
 
+std::size_t in_range(const std::uint8_t* key, std::size_t n, std::uint8_t low, std::uint8_t high) {
+    const __m512i l = _mm512_set1_epi8(static_cast<char>(low));
+    const __m512i span = _mm512_set1_epi8(static_cast<char>(static_cast<std::uint8_t>(high - low)));
+    std::size_t count = 0;
+    for (std::size_t at = 0; at < n; at += 64) count += count_of(within(load(key + at), l, span, low_mask(n - at)));
+    return count;
+}
+
 std::size_t expand(const std::uint8_t* stream, std::size_t available, const std::uint8_t* key, std::size_t n,
                    std::uint8_t low, std::uint8_t high, std::uint8_t* out) {
     const __m512i l = _mm512_set1_epi8(static_cast<char>(low));
@@ -206,17 +214,8 @@ std::size_t unpack_plane(const std::uint8_t* packed, std::size_t available, cons
     return count;
 }
 
-const Kernels kTable = {"avx512",
-                        partition,
-                        merge,
-                        popcount,
-                        remap,
-                        compress,
-                        expand,
-                        plane_size,
-                        pack_plane,
-                        unpack_plane,
-                        CORAL_ELEMENT_KERNELS};
+const Kernels kTable = {"avx512", partition, merge,      popcount,   remap,        compress,
+                        in_range, expand,    plane_size, pack_plane, unpack_plane, CORAL_ELEMENT_KERNELS};
 
 }  // namespace
 

@@ -74,6 +74,14 @@ std::size_t compress(const std::uint8_t* in, const std::uint8_t* key, std::size_
     return count;
 }
 
+std::size_t in_range(const std::uint8_t* key, std::size_t n, std::uint8_t low, std::uint8_t high) {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+        count += static_cast<std::uint8_t>(key[i] - low) <= static_cast<std::uint8_t>(high - low);
+    }
+    return count;
+}
+
 std::size_t expand(const std::uint8_t* stream, std::size_t available, const std::uint8_t* key, std::size_t n,
                    std::uint8_t low, std::uint8_t high, std::uint8_t* out) {
     std::size_t used = 0;
@@ -153,17 +161,8 @@ const Kernels* chosen() {
 
 }  // namespace
 
-const Kernels kScalarKernels = {"scalar",
-                                partition,
-                                merge,
-                                popcount,
-                                remap,
-                                compress,
-                                expand,
-                                plane_size,
-                                pack_plane,
-                                unpack_plane,
-                                CORAL_ELEMENT_KERNELS};
+const Kernels kScalarKernels = {"scalar", partition, merge,      popcount,   remap,        compress,
+                                in_range, expand,    plane_size, pack_plane, unpack_plane, CORAL_ELEMENT_KERNELS};
 
 const Kernels* kernels_named(std::string_view name) {
     if (name == "scalar") return &kScalarKernels;

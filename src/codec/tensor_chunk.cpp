@@ -145,7 +145,7 @@ bool zero_where(const std::uint8_t* a, const std::uint8_t* b, std::size_t n) {
 
 Status decode_masked(const Kernels& k, BitReader& in, const std::uint8_t* first, std::size_t n, std::uint8_t* out) {
     std::uint8_t* stream = lane(kLaneStream, n);
-    const std::size_t some = k.compress(first, first, n, 1, 255, stream);
+    const std::size_t some = k.in_range(first, n, 1, 255);
     CORAL_CHECK(decode_plane(k, nullptr, in, some, stream));
     std::memset(out, 0, n);
     k.expand(stream, some, first, n, 1, 255, out);
@@ -164,7 +164,7 @@ Status decode_parts(const Kernels& k, BitReader& in, const std::uint8_t* first, 
     CORAL_CHECK(decode_masked(k, in, first, n, out));
     in.align();
     std::uint8_t* stream = lane(kLaneStream, n);
-    const std::size_t some = k.compress(first, first, n, 0, 0, stream);
+    const std::size_t some = k.in_range(first, n, 0, 0);
     CORAL_CHECK(decode_plane(k, nullptr, in, some, stream));
     k.expand(stream, some, first, n, 0, 0, out);
     return {};
@@ -290,7 +290,8 @@ Status decode_delta(const Kernels& k, const DeltaModel& model, const Hint& hint,
     for (std::size_t c = 0; c < model.classes.size(); ++c) {
         std::uint8_t first = class_first(model, c);
         // How many: the keys alone tell.
-        std::size_t some = k.compress(keys, keys, n, first, model.last[c], stream);
+        std::size_t some = k.in_range(keys, n, first, model.last[c]);
+        if (some == 0) continue;
         CORAL_CHECK(model.classes[c].decode(k, in, some, stream));
         k.expand(stream, some, keys, n, first, model.last[c], arrays.symbol);
     }
