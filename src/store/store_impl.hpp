@@ -70,7 +70,7 @@ class StoreImpl final : public Store {
     Result<std::vector<codec::Base>> load_bases(std::span<const BaseCandidate> candidates, codec::Hint hint,
                                                 std::deque<Buffer>& bytes);
     Result<bool> load_base(const BaseCandidate& candidate, std::vector<codec::Base>& bases, std::deque<Buffer>& bytes);
-    Result<BaseCandidate> shallow(BaseCandidate candidate);
+    Result<SegmentId> shallow(SegmentId id);
     Status load_second(const BaseCandidate& candidate, std::vector<codec::Base>& bases, std::deque<Buffer>& bytes);
     Result<Packed> pack_payload(Kind kind, Bytes raw, const FileRecord* file);
     Result<Buffer> unpack_payload(PackFile& pack, std::uint64_t offset, const RecordHeader& header, Bytes specific,

@@ -75,19 +75,19 @@ Status StoreImpl::after_put() {
     return index_->sync();
 }
 
-// The candidate, or the first of its bases that is not too deep: the next save of a long series refers to the same
-// state as its neighbours do, until that costs nearly as much as no base at all.
-Result<BaseCandidate> StoreImpl::shallow(BaseCandidate candidate) {
-    for (unsigned steps = 0; steps < codec::kMaxDepth && candidate.offset == 0 && candidate.dtype == 0; ++steps) {
-        CORAL_TRY(std::vector<Row> rows, index_->find(Kind::kSegment, AnyId::from(candidate.id)));
+// The segment, or the first of its earlier states that is not too deep for a base: the next save of a long series
+// refers to the same state as its neighbours do, until that costs nearly as much as no base at all.
+Result<SegmentId> StoreImpl::shallow(SegmentId id) {
+    for (unsigned steps = 0; steps < codec::kMaxDepth && !id.is_zero(); ++steps) {
+        CORAL_TRY(std::vector<Row> rows, index_->find(Kind::kSegment, AnyId::from(id)));
         if (rows.empty() || rows.front().rank < options_.max_depth) break;
-        auto place = reader_->place(candidate.id);
+        auto place = reader_->place(id);
         if (!place || (*place)->block->header.depth == 0) break;
         auto earlier = (*place)->block->header.earlier_state();
         if (!earlier || earlier->offset != 0) break;
-        candidate.id = earlier->id;
+        id = earlier->id;
     }
-    return candidate;
+    return id;
 }
 
 // Appends the base to `bases` if it can be one. `bytes` keeps what it shows: a deque, so that nothing moves.
@@ -140,8 +140,9 @@ Status StoreImpl::load_second(const BaseCandidate& candidate, std::vector<codec:
 Result<std::vector<codec::Base>> StoreImpl::load_bases(std::span<const BaseCandidate> candidates, codec::Hint hint,
                                                        std::deque<Buffer>& bytes) {
     std::vector<codec::Base> bases;
-    for (const BaseCandidate& wanted : candidates.first(std::min(candidates.size(), kMaxCandidates))) {
-        CORAL_TRY(BaseCandidate candidate, shallow(wanted));
+    for (BaseCandidate candidate : candidates.first(std::min(candidates.size(), kMaxCandidates))) {
+        CORAL_TRY(candidate.id, shallow(candidate.id));
+        CORAL_TRY(candidate.next, shallow(candidate.next));
         if (candidate.offset % hint.width != 0) continue;
         CORAL_TRY(bool there, load_base(candidate, bases, bytes));
         if (there) CORAL_CHECK(load_second(candidate, bases, bytes));
