@@ -94,9 +94,10 @@ Status Collector::copy_record(PackFile& pack, const IndexEntry& entry) {
 // Another record of its bytes stays, or is copied: if that is whole.
 Status Collector::rely_on_others(const PackState& state, const IndexEntry& entry, PackFile& pack) {
     auto whole = [&](Kind kind, const AnyId& id) -> Result<bool> {
-        CORAL_TRY(std::vector<Row> rows, store_.index_->find(kind, id));
-        if (rows.empty() || (rows.front().pack == state.uuid && rows.front().offset == entry.offset)) return false;
-        return read_whole(rows.front()).ok();
+        CORAL_TRY(auto row, chosen(kind, id));
+        if (!row || (row->pack == state.uuid && row->offset == entry.offset)) return false;
+        if (options_.replace) return is_replaced_whole(kind, id, *row);
+        return read_whole(*row).ok();
     };
     bool all = true;
     if (entry.kind != Kind::kGroup) {
@@ -114,7 +115,7 @@ Status Collector::copy_pack(const Candidate& candidate) {
     return each_entry(candidate.state, 0, [&](const IndexEntry& entry) -> Status {
         if (cancelled()) return make_error(Errc::kConflict, "interrupted");
         advance(entry.stored);
-        CORAL_TRY(bool needed, is_needed(*pack, entry));
+        CORAL_TRY(bool needed, is_needed(*pack, entry, candidate.young));
         if (!needed) return {};
         CORAL_TRY(bool best, is_best(candidate.state, entry));
         return best ? copy_record(*pack, entry) : rely_on_others(candidate.state, entry, *pack);
@@ -200,7 +201,10 @@ Status Collector::look_again() {
         std::uint64_t& seen = seen_to_[state.uuid];
         if (new_packs_.contains(state.uuid) || state.scanned_to <= seen) continue;
         CORAL_TRY(auto pack, store_.packs_.get(state.uuid));
-        CORAL_CHECK(each_entry(state, seen, [&](const IndexEntry& entry) { return add_needs(*pack, entry); }));
+        CORAL_CHECK(each_entry(state, seen, [&](const IndexEntry& entry) {
+            note_bases(entry, true);
+            return add_needs(*pack, entry);
+        }));
         seen = state.scanned_to;
     }
     return add_needs_of_late();
@@ -210,7 +214,7 @@ Result<bool> Collector::is_used_again(const Candidate& candidate) {
     bool used = false;
     CORAL_CHECK(each_entry(candidate.state, 0, [&](const IndexEntry& entry) -> Status {
         Kind kind = entry.kind == Kind::kSketch ? Kind::kSegment : entry.kind;
-        used = used || live_.is_late(kind, entry.id);
+        used = used || live_.is_late(kind, entry.id) || late_bases_.contains(kind, entry.id);
         for (const Slot& slot : entry.slots) used = used || live_.is_late(Kind::kSegment, AnyId::from(slot.id));
         return {};
     }));

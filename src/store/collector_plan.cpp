@@ -37,7 +37,8 @@ Status Collector::prepare() {
     (void)changed;
     if (!store_.options_.read_only) CORAL_CHECK(store_.index_->sync());
     for (const PackState& state : store_.index_->packs()) seen_to_[state.uuid] = state.scanned_to;
-    return store_.index_->each_duplicate([&](Kind kind, const AnyId& id) { twice_.add(kind, id); });
+    CORAL_CHECK(store_.index_->each_duplicate([&](Kind kind, const AnyId& id) { twice_.add(kind, id); }));
+    return options_.replace ? prepare_choice() : Status();
 }
 
 // The records at or behind `from`.
@@ -119,10 +120,8 @@ Status Collector::close_bases() {
 Result<bool> Collector::is_best(const PackState& state, const IndexEntry& entry) {
     auto best = [&](Kind kind, const AnyId& id, std::int32_t slot) -> Result<bool> {
         if (!twice_.contains(kind, id)) return true;
-        CORAL_TRY(std::vector<Row> rows, store_.index_->find(kind, id));
-        if (rows.empty()) return true;
-        const Row& first = rows.front();
-        return first.pack == state.uuid && first.offset == entry.offset && first.slot == slot;
+        CORAL_TRY(auto first, chosen(kind, id));
+        return !first || (first->pack == state.uuid && first->offset == entry.offset && first->slot == slot);
     };
     if (entry.kind != Kind::kGroup) return best(entry.kind, entry.id, -1);
     for (std::size_t i = 0; i < entry.slots.size(); ++i) {
@@ -134,9 +133,11 @@ Result<bool> Collector::is_best(const PackState& state, const IndexEntry& entry)
     return false;
 }
 
-// Whether a copy of it must be made before its pack goes. Hints stay as long as they lead to something.
-Result<bool> Collector::is_needed(PackFile& pack, const IndexEntry& entry) {
+// Whether a copy of it must be made before its pack goes. Hints stay as long as they lead to something. What nothing
+// leads to stays within the grace period, too, unless something else stands for it.
+Result<bool> Collector::is_needed(PackFile& pack, const IndexEntry& entry, bool young) {
     if (entry.kind == Kind::kDrop) return true;
+    if (young && !is_of_old_cut(entry)) return true;
     if (entry.kind == Kind::kRef || entry.kind == Kind::kWork) {
         CORAL_TRY(LoadedHeader loaded, pack.read_header(entry.offset));
         CORAL_TRY(Buffer payload, pack.read_payload(entry.offset, loaded.header));
@@ -153,12 +154,14 @@ Result<bool> Collector::is_needed(PackFile& pack, const IndexEntry& entry) {
 
 Status Collector::measure(Candidate& candidate) {
     CORAL_TRY(auto pack, store_.packs_.get(candidate.state.uuid));
-    candidate.needed = candidate.needed_index = candidate.records = 0;
+    candidate.needed = candidate.needed_index = candidate.records = candidate.replaced = 0;
     return each_entry(candidate.state, 0, [&](const IndexEntry& entry) -> Status {
         candidate.records += entry.stored;
-        CORAL_TRY(bool needed, is_needed(*pack, entry));
+        CORAL_TRY(bool needed, is_needed(*pack, entry, candidate.young));
+        if (!needed && is_of_old_cut(entry)) candidate.replaced += entry.stored;
         if (!needed) return {};
         CORAL_TRY(bool best, is_best(candidate.state, entry));
+        if (!best) candidate.replaced += entry.stored;
         if (!best) return {};
         candidate.needed += entry.stored;
         candidate.needed_index += entry.encoded_size();
@@ -203,6 +206,13 @@ Result<bool> Collector::take(Candidate& candidate) {
     return true;
 }
 
+bool Collector::is_worth_it(const Candidate& candidate) const {
+    if (candidate.needed == 0) return true;
+    bool little = candidate.needed * 100 < candidate.records * options_.live_percent;
+    return (little || (options_.replace && candidate.replaced > 0)) &&
+           candidate.size > candidate.needed + candidate.needed_index + kPackOverhead;
+}
+
 Status Collector::plan() {
     std::vector<PackState> packs = store_.index_->packs();
     report_.packs = packs.size();
@@ -212,12 +222,12 @@ Status Collector::plan() {
         auto stat = store_.os_.stat(store_.packs_.path_of(state.uuid));
         if (!stat) continue;
         candidate.size = stat->size;
+        candidate.young = stat->mtime_ns >= options_.keep_written_after;
+        // gc looks at what is in use there, and leaves them alone.
+        bool young = std::exchange(candidate.young, candidate.young && options_.replace);
         CORAL_CHECK(measure(candidate));
-        bool worth = candidate.needed * 100 < candidate.records * options_.live_percent &&
-                     candidate.size > candidate.needed + candidate.needed_index + kPackOverhead;
-        bool useless = candidate.needed == 0;
-        bool young = stat->mtime_ns >= options_.keep_written_after;
-        if (!young && (worth || useless)) {
+        bool spared = young && !(options_.replace && candidate.replaced > 0);
+        if (!spared && is_worth_it(candidate)) {
             auto taken = take(candidate);
             if (!taken) return std::move(taken).error();
             if (*taken) {
@@ -226,7 +236,7 @@ Status Collector::plan() {
                 continue;
             }
         }
-        if (young) ++report_.young_packs;
+        if (spared) ++report_.young_packs;
         report_.dead_bytes += candidate.records - candidate.needed;
     }
     std::stable_sort(todo_.begin(), todo_.end(), [](auto& a, auto& b) { return a.needed < b.needed; });

@@ -43,11 +43,19 @@ std::vector<Row> Index::find_pending(Kind kind, const AnyId& id) const {
     return found == pending_.end() ? std::vector<Row>() : found->second;
 }
 
+// Of FILE records a better one may be committed; of all else any record serves.
 Result<std::vector<Row>> Index::find(Kind kind, const AnyId& id) {
+    return find(kind, id, kind == Kind::kFile);
+}
+
+Result<std::vector<Row>> Index::find_all(Kind kind, const AnyId& id) {
+    return find(kind, id, true);
+}
+
+Result<std::vector<Row>> Index::find(Kind kind, const AnyId& id, bool all) {
     for (int attempt = 0; attempt < 2; ++attempt) {
         std::vector<Row> rows = find_pending(kind, id);
-        // Of FILE records a better one may be committed; of all else any record serves.
-        if (rows.empty() || kind == Kind::kFile) {
+        if (rows.empty() || all) {
             auto committed = find_committed(kind, id);
             if (!committed) {
                 if (committed.error().code == Errc::kCorrupt) discard_needed_ = true;

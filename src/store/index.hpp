@@ -65,6 +65,8 @@ class Index {
 
     // Rows of an object, the one to take first. Looks for appends of other processes before it gives nothing.
     Result<std::vector<Row>> find(Kind kind, const AnyId& id);
+    // As find, and really all of them: find leaves committed ones out when others serve.
+    Result<std::vector<Row>> find_all(Kind kind, const AnyId& id);
     Result<std::vector<AnyId>> find_prefix(Kind kind, std::string_view prefix, std::size_t limit);
     Status each(Kind kind, const std::function<Status(const Row&)>& visit);  // committed and pending, any order
     Status totals(StoreStats& stats);
@@ -153,6 +155,7 @@ class Index {
     void insert_rows(PackState& state, const IndexEntry& entry);
 
     // index.cpp
+    Result<std::vector<Row>> find(Kind kind, const AnyId& id, bool all);
     Status sync_now();
     Snapshot snapshot() const;
     void settle(const Snapshot& snapshot);

@@ -133,6 +133,18 @@ Status SegmentReader::decode_into(const CodedBlock& block, std::uint32_t index, 
     return {};
 }
 
+Result<Buffer> SegmentReader::decode_record(const SegmentId& id, const Row& row) {
+    CORAL_TRY(Place place, place_of(id, row));
+    const codec::SegmentHeader& header = place.block->header;
+    Buffer raw(header.raw_length);
+    for (std::uint32_t i = 0; i < header.chunk_count(); ++i) {
+        auto begin = static_cast<std::size_t>(i) << header.chunk_log2;
+        CORAL_CHECK(decode_into(*place.block, i, MutableBytes(raw).subspan(begin, header.chunk_raw_length(i))));
+    }
+    auto first = raw.begin() + static_cast<std::ptrdiff_t>(place.offset);
+    return Buffer(first, first + static_cast<std::ptrdiff_t>(place.length));
+}
+
 // A chunk that copies exactly one chunk of its base shares that chunk's memory.
 Result<BlockPtr> SegmentReader::alias(const CodedBlock& block, std::uint32_t index) {
     const codec::Chunk& c = block.header.chunks[index];

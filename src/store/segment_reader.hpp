@@ -41,6 +41,8 @@ class SegmentReader {
     // For fsck: decodes a chunk from stored bytes that are at hand; only base bytes come through the cache.
     Status decode(const codec::SegmentHeader& header, std::uint32_t chunk, Bytes stored, MutableBytes out);
     Result<std::shared_ptr<const CodedBlock>> load_block(const Row& row);
+    // A segment from this very record and, but for its bases, from no cache.
+    Result<Buffer> decode_record(const SegmentId& id, const Row& row);
 
     ChunkCache& cache() { return cache_; }
     // What was learnt about records may be wrong (packs went away): look them up again.

@@ -22,6 +22,12 @@
 
 namespace coral::store {
 
+// Up to 1 MiB, chunks of 64 KiB: tables of their own for rows that differ, 0.1–0.4 % smaller, and less to read for a
+// few bytes. Beyond, what every chunk costs to decode weighs more.
+inline std::uint8_t chunk_log2_for(Bytes raw) {
+    return raw.size() <= (1u << 20) ? std::uint8_t{16} : codec::kChunkLog2;
+}
+
 class StoreImpl final : public Store {
   public:
     static Result<std::unique_ptr<Store>> start(Os& os, const std::string& dir, const Uuid& repo,
@@ -31,6 +37,10 @@ class StoreImpl final : public Store {
     Result<bool> contains(Kind kind, const AnyId& id) override;
     Result<Put> put_segment(const SegmentId& id, Bytes raw, codec::Hint hint,
                             std::span<const BaseCandidate> candidates) override;
+    Result<Rewrite> rewrite_segment(const SegmentId& id, Bytes raw, codec::Hint hint,
+                                    std::span<const BaseCandidate> candidates, const RewriteLimits& limits,
+                                    bool dry_run) override;
+    Result<RewriteLimits> rewrite_limits() override;
     Result<Put> put_file(const FileRecord& record) override;
     Result<Put> put_object(Kind kind, const AnyId& id, Bytes raw) override;
     Status put_ref_hint(const RefHint& hint) override;
@@ -68,10 +78,17 @@ class StoreImpl final : public Store {
     Status writable() const;
     Result<Put> put_large(const SegmentId& id, Bytes raw, codec::Hint hint, std::span<const BaseCandidate> candidates);
     Result<std::vector<codec::Base>> load_bases(std::span<const BaseCandidate> candidates, codec::Hint hint,
-                                                std::deque<Buffer>& bytes);
-    Result<bool> load_base(const BaseCandidate& candidate, std::vector<codec::Base>& bases, std::deque<Buffer>& bytes);
-    Result<SegmentId> shallow(SegmentId id);
-    Status load_second(const BaseCandidate& candidate, std::vector<codec::Base>& bases, std::deque<Buffer>& bytes);
+                                                std::deque<Buffer>& bytes, std::uint32_t below = codec::kMaxDepth);
+    Result<SegmentId> shallow(SegmentId id, std::uint32_t below);
+    // Bases of depth less than `below`.
+    Result<bool> load_base(const BaseCandidate& candidate, std::vector<codec::Base>& bases, std::deque<Buffer>& bytes,
+                           std::uint32_t below);
+    Status load_second(const BaseCandidate& candidate, std::vector<codec::Base>& bases, std::deque<Buffer>& bytes,
+                       std::uint32_t below);
+    // The smallest of all encodings against one or two of the candidates.
+    Result<std::optional<codec::Encoded>> encode_best(Bytes raw, codec::Hint hint,
+                                                      std::span<const BaseCandidate> candidates, std::uint32_t below);
+    Result<std::size_t> read_extents(const FileRecord& record, std::uint64_t offset, MutableBytes out);
     Result<Packed> pack_payload(Kind kind, Bytes raw, const FileRecord* file);
     Result<Buffer> unpack_payload(PackFile& pack, std::uint64_t offset, const RecordHeader& header, Bytes specific,
                                   Buffer payload);

@@ -17,12 +17,6 @@ constexpr std::size_t kAloneWithBase = 8u << 10;
 // Looked at by one put; each with what belongs to it takes up to 32 MiB of memory.
 constexpr std::size_t kMaxCandidates = 2;
 
-// Up to 1 MiB, chunks of 64 KiB: tables of their own for rows that differ, 0.1–0.4 % smaller, and less to read for a
-// few bytes. Beyond, what every chunk costs to decode weighs more.
-std::uint8_t chunk_log2_for(Bytes raw) {
-    return raw.size() <= (1u << 20) ? std::uint8_t{16} : codec::kChunkLog2;
-}
-
 Error invalid(std::string what) {
     return make_error(Errc::kInvalid, std::move(what));
 }
@@ -77,10 +71,10 @@ Status StoreImpl::after_put() {
 
 // The segment, or the first of its earlier states that is not too deep for a base: the next save of a long series
 // refers to the same state as its neighbours do, until that costs nearly as much as no base at all.
-Result<SegmentId> StoreImpl::shallow(SegmentId id) {
+Result<SegmentId> StoreImpl::shallow(SegmentId id, std::uint32_t below) {
     for (unsigned steps = 0; steps < codec::kMaxDepth && !id.is_zero(); ++steps) {
-        CORAL_TRY(std::vector<Row> rows, index_->find(Kind::kSegment, AnyId::from(id)));
-        if (rows.empty() || rows.front().rank < options_.max_depth) break;
+        CORAL_TRY(std::vector<Row> rows, index_->find_all(Kind::kSegment, AnyId::from(id)));
+        if (rows.empty() || rows.back().rank < below) break;
         auto place = reader_->place(id);
         if (!place || (*place)->block->header.depth == 0) break;
         auto earlier = (*place)->block->header.earlier_state();
@@ -92,12 +86,13 @@ Result<SegmentId> StoreImpl::shallow(SegmentId id) {
 
 // Appends the base to `bases` if it can be one. `bytes` keeps what it shows: a deque, so that nothing moves.
 Result<bool> StoreImpl::load_base(const BaseCandidate& candidate, std::vector<codec::Base>& bases,
-                                  std::deque<Buffer>& bytes) {
+                                  std::deque<Buffer>& bytes, std::uint32_t below) {
     if (groups_->contains(candidate.id)) return false;
-    auto rows = index_->find(Kind::kSegment, AnyId::from(candidate.id));
+    auto rows = index_->find_all(Kind::kSegment, AnyId::from(candidate.id));
     if (!rows) return std::move(rows).error();
-    // Somebody else's record that may not be on stable storage yet could vanish under ours.
-    if (rows->empty() || rows->front().foreign || rows->front().rank >= options_.max_depth) return false;
+    // Somebody else's record that may not be on stable storage yet could vanish under ours. And of several records the
+    // deepest may be the one that stays.
+    if (rows->empty() || rows->front().foreign || rows->back().rank >= below) return false;
     // Whatever a cache may remember of it.
     CORAL_TRY(bool decodable, whole(candidate.id, codec::kMaxDepth));
     if (!decodable) return false;
@@ -111,7 +106,7 @@ Result<bool> StoreImpl::load_base(const BaseCandidate& candidate, std::vector<co
     codec::Base base;
     base.id = candidate.id;
     base.offset = candidate.offset;
-    base.depth = place->depth;
+    base.depth = static_cast<std::uint8_t>(std::max<std::uint32_t>(place->depth, rows->back().rank));
     base.raw = bytes.back();
     base.dtype = candidate.dtype;
     bases.push_back(base);
@@ -120,11 +115,11 @@ Result<bool> StoreImpl::load_base(const BaseCandidate& candidate, std::vector<co
 
 // What belongs to the base that was loaded last: the state before it, or what follows it in its tensor.
 Status StoreImpl::load_second(const BaseCandidate& candidate, std::vector<codec::Base>& bases,
-                              std::deque<Buffer>& bytes) {
+                              std::deque<Buffer>& bytes, std::uint32_t below) {
     const std::size_t first = bases.size() - 1;
     if (candidate.dtype != 0) {
         if (candidate.next.is_zero()) return {};
-        CORAL_TRY(bool there, load_base({candidate.next, 0, candidate.dtype, {}}, bases, bytes));
+        CORAL_TRY(bool there, load_base({candidate.next, 0, candidate.dtype, {}}, bases, bytes, below));
         if (there) bases[first].next = first + 1;
         return {};
     }
@@ -132,20 +127,21 @@ Status StoreImpl::load_second(const BaseCandidate& candidate, std::vector<codec:
     if (place->offset != 0 || place->length != place->block->header.raw_length) return {};
     auto earlier = place->block->header.earlier_state();
     if (!earlier || candidate.offset != 0) return {};
-    CORAL_TRY(bool there, load_base({earlier->id, earlier->offset, 0, {}}, bases, bytes));
+    CORAL_TRY(bool there, load_base({earlier->id, earlier->offset, 0, {}}, bases, bytes, below));
     if (there) bases[first].before = first + 1;
     return {};
 }
 
 Result<std::vector<codec::Base>> StoreImpl::load_bases(std::span<const BaseCandidate> candidates, codec::Hint hint,
-                                                       std::deque<Buffer>& bytes) {
+                                                       std::deque<Buffer>& bytes, std::uint32_t below) {
     std::vector<codec::Base> bases;
+    below = std::min(below, static_cast<std::uint32_t>(options_.max_depth));
     for (BaseCandidate candidate : candidates.first(std::min(candidates.size(), kMaxCandidates))) {
-        CORAL_TRY(candidate.id, shallow(candidate.id));
-        CORAL_TRY(candidate.next, shallow(candidate.next));
+        CORAL_TRY(candidate.id, shallow(candidate.id, below));
+        CORAL_TRY(candidate.next, shallow(candidate.next, below));
         if (candidate.offset % hint.width != 0) continue;
-        CORAL_TRY(bool there, load_base(candidate, bases, bytes));
-        if (there) CORAL_CHECK(load_second(candidate, bases, bytes));
+        CORAL_TRY(bool there, load_base(candidate, bases, bytes, below));
+        if (there) CORAL_CHECK(load_second(candidate, bases, bytes, below));
     }
     return bases;
 }

@@ -108,7 +108,19 @@ std::size_t StoreImpl::first_extent(const FileRecord& record, std::uint64_t offs
     return record.extents.size();
 }
 
+// Who holds a record since long ago may miss segments: the file was cut anew, and what only the old cut needed is gone.
 Result<std::size_t> StoreImpl::read_file(const FileRecord& record, std::uint64_t offset, MutableBytes out) {
+    auto got = read_extents(record, offset, out);
+    if (got || got.error().code != Errc::kNotFound) return got;
+    CORAL_TRY(bool changed, index_->refresh());
+    (void)changed;
+    files_.erase(record.id);
+    auto now = file(record.id);
+    if (!now || **now == record) return got;
+    return read_extents(**now, offset, out);
+}
+
+Result<std::size_t> StoreImpl::read_extents(const FileRecord& record, std::uint64_t offset, MutableBytes out) {
     if (offset >= record.size) return std::size_t{0};
     out = out.first(static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), record.size - offset)));
     std::uint64_t position = 0;

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <unordered_set>
@@ -212,7 +213,34 @@ class LiveSet {
     std::vector<std::pair<Kind, AnyId>> late_list_;
 };
 
+// How deep a segment may come to lie: what refers to it must stay deeper, in every record that there is.
+class Dependants {
+  public:
+    void add(const SegmentId& base, std::uint8_t depth) { depths_.emplace_back(base, depth); }
+    void finish();
+    // Of what refers to `id`, the smallest depth; kMaxDepth + 1 when nothing does.
+    std::uint8_t lowest(const SegmentId& id) const;
+
+  private:
+    std::vector<std::pair<SegmentId, std::uint8_t>> depths_;  // each base once, sorted
+};
+
+// What holds for all segments that are to be encoded anew.
+struct RewriteLimits {
+    Dependants dependants;
+    std::set<Uuid> held;  // packs that cannot go now: a better record would only come on top
+};
+
+struct Rewrite {
+    bool better = false;  // by enough to be worth it; then it was appended, but in a dry run
+    std::uint64_t before = 0, after = 0;
+    std::uint8_t depth = 0;
+};
+
 struct CollectOptions {
+    // Of several records of a segment the smallest stays, and not the one of least depth: after rewrite_segment. Packs
+    // with records that others replace are written anew, however young and however little that is.
+    bool replace = false;
     std::uint32_t live_percent = 70;  // packs with less that is live are written anew without the rest
     // ns since 1970: packs written to later are kept as they are
     std::int64_t keep_written_after = std::numeric_limits<std::int64_t>::max();
@@ -251,7 +279,13 @@ class Store {
     // The caller has computed id = SHA-256(raw). Candidates that are missing or too deep are ignored.
     virtual Result<Put> put_segment(const SegmentId& id, Bytes raw, codec::Hint hint,
                                     std::span<const BaseCandidate> candidates) = 0;
-    virtual Result<Put> put_file(const FileRecord& record) = 0;  // after all its segments
+    // Encodes what is stored once more, and appends the record if it is smaller than those that are there, by 2 % and
+    // 256 bytes. Readers go on with the old one until collect() with `replace` takes its pack away.
+    virtual Result<Rewrite> rewrite_segment(const SegmentId& id, Bytes raw, codec::Hint hint,
+                                            std::span<const BaseCandidate> candidates, const RewriteLimits& limits,
+                                            bool dry_run) = 0;
+    virtual Result<RewriteLimits> rewrite_limits() = 0;          // looks at every record's entry
+    virtual Result<Put> put_file(const FileRecord& record) = 0;  // after all its segments; one that is cut better stays
     // kTree, kCommit, kTag: canonical bytes whose domain-separated SHA-256 is `id` (the caller computed it).
     virtual Result<Put> put_object(Kind kind, const AnyId& id, Bytes raw) = 0;
     virtual Status put_ref_hint(const RefHint& hint) = 0;
