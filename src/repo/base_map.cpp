@@ -3,7 +3,7 @@
 #include <string_view>
 
 #include "coral/codec/segment_codec.hpp"
-#include "coral/repo/ingest.hpp"
+#include "repo/tensor_bases.hpp"
 
 namespace coral::repo {
 namespace {
@@ -113,12 +113,19 @@ void BaseMap::put(const std::string& name, std::uint8_t dtype, Entry entry) {
 }
 
 void BaseMap::learn(const store::FileRecord& record) {
+    each_cut_tensor(record, [&](const store::TensorEntry& tensor, Entry entry) {
+        put(tensor.name, tensor.dtype, std::move(entry));
+    });
+}
+
+void each_cut_tensor(const store::FileRecord& record,
+                     const std::function<void(const store::TensorEntry&, BaseMap::Entry)>& visit) {
     std::size_t extent = 0;
     std::uint64_t begin = 0;
     for (const store::TensorEntry& tensor : record.tensors) {  // both in file order: one pass
         while (extent < record.extents.size() && begin < tensor.offset) begin += record.extents[extent++].length;
         if (tensor.length == 0 || extent == record.extents.size()) continue;
-        if (auto entry = segments_of(record, tensor, extent, begin)) put(tensor.name, tensor.dtype, std::move(*entry));
+        if (auto entry = segments_of(record, tensor, extent, begin)) visit(tensor, std::move(*entry));
     }
 }
 

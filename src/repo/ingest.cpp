@@ -12,24 +12,13 @@
 #include "coral/codec/segment_codec.hpp"
 #include "repo/base_index.hpp"
 #include "repo/probe.hpp"
+#include "repo/tensor_bases.hpp"
 
 namespace coral::repo {
 namespace {
 
 // Tensors up to this size stay in the FILE record: a segment's index row costs more (docs/format.md, "FILE").
 constexpr std::uint64_t kInlineLimit = 64;
-
-codec::Hint hint_of(const formats::Tensor& tensor) {
-    codec::Hint hint;
-    hint.width = static_cast<std::uint8_t>(std::max(1u, formats::dtype_width(tensor.dtype)));
-    hint.big_endian = tensor.big_endian;
-    hint.detail = static_cast<std::uint8_t>(tensor.dtype);
-    if (formats::dtype_is_float(tensor.dtype))
-        hint.element = codec::Hint::Class::kFloat;
-    else if (tensor.dtype != formats::Dtype::kUnknown)
-        hint.element = codec::Hint::Class::kInteger;
-    return hint;
-}
 
 // A stretch of the file in file order: (a piece of) one tensor or bytes between tensors. At most a segment long.
 struct Piece {
@@ -204,8 +193,8 @@ class Job {
             return;
         }
         record_.extents.push_back({new_slot(piece.tensor, piece.length), 0, piece.length});
-        put(slots_.back(), std::move(buffer), hint_of(layout_.tensors[index]),
-            piece.found ? found_base(*piece.found) : named_bases(tensor, piece));
+        put(slots_.back(), std::move(buffer), hint_of(tensor),
+            piece.found ? found_base(*piece.found) : named_bases(bases_, tensor, piece.tensor_offset, piece.nth));
     }
 
     // A stored segment, or a part of one, in bytes that no parser knows: a segment of its own.
@@ -214,41 +203,11 @@ class Job {
         put(slots_.back(), std::move(buffer), piece.found->hint, found_base(*piece.found));
     }
 
-    // What the tensor's name suggests for the piece at `offset`.
-    struct Named {
-        std::optional<SegmentId> same;             // of the same element type
-        std::uint64_t offset = 0;                  // in it
-        std::optional<store::BaseCandidate> cast;  // of another one
-        unsigned narrower = 0;                     // by so many bits are the cast one's elements
-    };
-
-    static Named found_base(const Found& found) { return {found.id, found.offset, std::nullopt, 0}; }
-
-    Named named_bases(const store::TensorEntry& tensor, const Piece& piece) const {
-        Named named;
-        if (auto base = bases_.find(tensor.name, tensor.dtype, tensor.length)) {
-            bool alike = base->lengths.empty() || base->length == tensor.length;
-            if (alike && piece.nth < base->segments.size()) named.same = base->segments[piece.nth];
-        }
-        if (auto base = bases_.find_cast(tensor.name, tensor.dtype, tensor.length)) {
-            const unsigned own = formats::dtype_width(static_cast<formats::Dtype>(tensor.dtype));
-            const unsigned other = formats::dtype_width(static_cast<formats::Dtype>(base->dtype));
-            const std::uint64_t at = piece.tensor_offset / own * other;
-            const auto nth = static_cast<std::size_t>(at / codec::kMaxSegment);
-            const std::vector<SegmentId>& segments = base->entry.segments;
-            if (nth < segments.size()) {
-                named.cast.emplace(
-                    store::BaseCandidate{segments[nth], at % codec::kMaxSegment, base->dtype, SegmentId{}});
-                if (other > own && nth + 1 < segments.size()) named.cast->next = segments[nth + 1];
-                named.narrower = own > other ? 8 * (own - other) : 0;
-            }
-        }
-        return named;
-    }
+    static NamedBases found_base(const Found& found) { return {found.id, found.offset, std::nullopt, 0}; }
 
     // The segment's own hash and CRC are made on the pool: the reading thread already hashes every byte for the file's
     // name.
-    void put(Slot& slot, std::shared_ptr<Buffer> raw, codec::Hint hint, Named named) {
+    void put(Slot& slot, std::shared_ptr<Buffer> raw, codec::Hint hint, NamedBases named) {
         tasks_.run([this, &slot, raw = std::move(raw), hint, named = std::move(named)] {
             if (failed()) return;
             slot.id = SegmentId::from(Sha256::of(*raw));
@@ -263,7 +222,7 @@ class Job {
     }
 
     // The base is what the name suggests, or what looks more alike; what is the same in another type is tried, too.
-    Result<store::Put> put_with_base(const SegmentId& id, Bytes raw, codec::Hint hint, const Named& named) {
+    Result<store::Put> put_with_base(const SegmentId& id, Bytes raw, codec::Hint hint, const NamedBases& named) {
         std::optional<Sketch> sketch;
         std::optional<BaseIndex::Choice> choice;
         if (named.same) choice = BaseIndex::Choice{*named.same, std::numeric_limits<double>::infinity()};
@@ -310,7 +269,7 @@ class Job {
         auto raw = std::make_shared<Buffer>(std::move(skeleton_));
         skeleton_ = {};
         resolve_pending(new_slot(-1, raw->size()), 0);
-        put(slots_.back(), std::move(raw), codec::Hint{}, Named{});
+        put(slots_.back(), std::move(raw), codec::Hint{}, NamedBases{});
     }
 
     Status end_skeleton() {
