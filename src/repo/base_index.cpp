@@ -30,7 +30,7 @@ BaseIndex::~BaseIndex() {
 
 // ---- searching
 
-std::vector<BaseIndex::Choice> BaseIndex::nearest(const Sketch& sketch, std::size_t limit) {
+std::vector<BaseIndex::Choice> BaseIndex::nearest(const Sketch& sketch, std::size_t limit, const Allowed& allowed) {
     struct Near {
         unsigned distance;
         std::size_t index;
@@ -48,6 +48,7 @@ std::vector<BaseIndex::Choice> BaseIndex::nearest(const Sketch& sketch, std::siz
             unsigned distance = head_distance(sketch.head, group.heads[i]);
             if (distance > kFarthest || group.depths[i] >= codec::kMaxDepth) continue;
             if (near.size() == kLooked && distance >= near.back().distance) continue;
+            if (allowed && !allowed(group.ids[i])) continue;
             auto place = std::upper_bound(near.begin(), near.end(), distance,
                                           [](unsigned d, const Near& other) { return d < other.distance; });
             near.insert(place, {distance, i, group.ids[i], group.depths[i]});

@@ -41,8 +41,11 @@ class BaseIndex {
     // what the name suggests: taken unless another one is clearly better or it is no better than none, and always when
     // there is no sketch of it.
     std::optional<Choice> choose(const Sketch& sketch, const std::optional<SegmentId>& named);
-    // Candidates by ascending cost, at most `limit`.
-    std::vector<Choice> nearest(const Sketch& sketch, std::size_t limit);
+    // Candidates by ascending cost, at most `limit`; only `allowed` ones if that is given.
+    using Allowed = std::function<bool(const SegmentId&)>;
+    std::vector<Choice> nearest(const Sketch& sketch, std::size_t limit, const Allowed& allowed = {});
+    // Of a segment that was stored; nothing when none is known.
+    std::shared_ptr<const Sketch> sketch(const SegmentId& id) { return read(id); }
 
     void add(const SegmentId& id, const Sketch& sketch, const std::vector<std::uint64_t>& anchors, std::uint8_t depth);
     // Where in `bytes`, at or behind `from` in steps of `step`, a stored segment shows itself first.

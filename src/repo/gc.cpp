@@ -75,14 +75,21 @@ Result<std::int64_t> Repository::gc_grace() {
                                                   repo_config_path(dir_), *text));
 }
 
+// For as long as the result lives, no other process removes or replaces packs.
+Result<std::unique_ptr<File>> Repository::begin_removal(bool dry_run) {
+    if (dry_run) return std::unique_ptr<File>();
+    if (read_only_) return make_error(Errc::kReadOnly, fmt::format("{}: the repository is open read-only", dir_));
+    return lock_gc(os_, dir_);
+}
+
 Result<GcReport> Repository::gc(const GcOptions& options) {
-    if (read_only_ && !options.dry_run)
-        return make_error(Errc::kReadOnly, fmt::format("{}: the repository is open read-only", dir_));
-    std::unique_ptr<File> lock;
-    if (!options.dry_run) {
-        CORAL_TRY(lock, lock_gc(os_, dir_));
-    }
+    CORAL_TRY(std::unique_ptr<File> lock, begin_removal(options.dry_run));
+    return collect(options, false);
+}
+
+Result<GcReport> Repository::collect(const GcOptions& options, bool replace) {
     store::CollectOptions collect;
+    collect.replace = replace;
     collect.live_percent = kStandardPercent;
     if (auto text = config("gc.live_percent"); text && *text) {
         auto [end, error] = std::from_chars((*text)->data(), (*text)->data() + (*text)->size(), collect.live_percent);

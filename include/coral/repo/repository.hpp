@@ -19,7 +19,8 @@
 
 namespace coral {
 class Database;
-}
+class ThreadPool;
+}  // namespace coral
 
 namespace coral::repo {
 
@@ -83,6 +84,25 @@ struct GcReport {
     store::CollectReport packs;
     std::uint64_t live_objects = 0;
     std::uint64_t expired_entries = 0;  // of the reflog
+};
+
+struct RepackOptions {
+    bool all = false;  // encodes every segment, not only those that are expected to become smaller
+    bool dry_run = false;
+    std::chrono::milliseconds patience{20'000};
+    std::function<void(std::uint64_t done, std::uint64_t total)> progress;  // bytes of files
+    std::function<void(std::uint64_t done, std::uint64_t total)> copying;   // bytes of packs
+    std::function<bool()> cancelled;
+};
+
+struct RepackReport {
+    std::uint64_t files = 0, segments = 0;            // looked at
+    std::uint64_t files_cut = 0;                      // anew, by a better parser
+    std::uint64_t segments_encoded = 0;               // anew, and smaller
+    std::uint64_t segments_saved = 0;                 // bytes of records, by these
+    std::uint64_t before_bytes = 0, after_bytes = 0;  // of all pack files
+    store::CollectReport packs;
+    std::vector<std::string> skipped;  // what could not be looked at, and why
 };
 
 // "90s", "30m", "24h", "7d", "2w" in ns.
@@ -159,6 +179,10 @@ class Repository {
 
     // Removes what nothing leads to. kBusy while another one runs, or when others do not stop storing for long enough.
     Result<GcReport> gc(const GcOptions& options);
+    // Stores what is there in fewer bytes: files are cut anew where a parser has become better, tensors get better
+    // bases, and packs are written anew without what was replaced. Every file keeps its bytes and its name. kBusy as
+    // gc.
+    Result<RepackReport> repack(ThreadPool& pool, const RepackOptions& options);
     Result<std::int64_t> gc_grace();  // setting gc.grace, in ns; 24 hours
     // For as long as the result lives, gc of any process takes this content for used, whatever becomes of its name.
     std::shared_ptr<void> pin(const FileId& id);
@@ -172,6 +196,8 @@ class Repository {
     Repository(Os& os, std::string dir, bool read_only);
     friend class RepositoryBuilder;
     struct Caches;
+    Result<std::unique_ptr<File>> begin_removal(bool dry_run);
+    Result<GcReport> collect(const GcOptions& options, bool replace);
     Status check_whole(const std::vector<RefUpdate>& updates);
     Os& os_;
     std::string dir_;
