@@ -7,6 +7,7 @@
 #include <set>
 #include <thread>
 
+#include "cli/text.hpp"
 #include "coral/base/os.hpp"
 
 namespace coral::cli {
@@ -109,6 +110,18 @@ Status each_daemon(repo::Repository& repository, const std::function<Status(cont
         CORAL_CHECK(visit(**client));
     }
     return {};
+}
+
+Status tell_daemons_of_removal(repo::Repository& repository, const char* command) {
+    return each_daemon(repository, [&](control::Client& daemon) -> Status {
+        Status told = daemon.packs_changed();
+        if (told || told.error().code != Errc::kUnsupported) return {};
+        auto info = daemon.info();
+        return make_error(Errc::kUnsupported,
+                          fmt::format("the mount at {} is of an older CoralFS that does not know `{}`; unmount it and "
+                                      "mount it again",
+                                      info ? quote_name(info->mount_point) : std::string("an unknown place"), command));
+    });
 }
 
 void tell_branches_changed(Context& context, repo::Repository& repository, std::unique_ptr<control::Client> daemon) {

@@ -41,6 +41,9 @@ Result<repo::StatusResult> branch_status(Context& context, const std::string& br
 std::unique_ptr<control::Client> find_daemon(repo::Repository& repository, control::DaemonInfo* info = nullptr);
 // Every daemon that serves a branch of this repository. Those that do not answer are passed over.
 Status each_daemon(repo::Repository& repository, const std::function<Status(control::Client&)>& visit);
+// Every daemon lets go of packs that were removed. One that does not know of removals would build on what is about to
+// go: then an error, and `command` must not begin.
+Status tell_daemons_of_removal(repo::Repository& repository, const char* command);
 // Tells `daemon`, else any that there is, that branches came, went or got another name. What it cannot do is only a
 // warning. A daemon that has released its only branch is found by nobody any more, so whoever asked it for that names
 // it.

@@ -49,6 +49,7 @@ const Command& config_command();
 const Command& export_command();
 const Command& fsck_command();
 const Command& gc_command();
+const Command& repack_command();
 const Command& help_command();
 const Command& init_command();
 const Command& log_command();

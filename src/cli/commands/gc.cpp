@@ -29,20 +29,6 @@ Result<std::int64_t> prune_before(Context& context, repo::Repository& repository
     return now - grace;
 }
 
-// A daemon that does not know of removals would build on what is about to go.
-Status ask_daemons(repo::Repository& repository) {
-    return each_daemon(repository, [&](control::Client& daemon) -> Status {
-        Status told = daemon.packs_changed();
-        if (told || told.error().code != Errc::kUnsupported) return {};
-        auto info = daemon.info();
-        return make_error(
-            Errc::kUnsupported,
-            fmt::format("the mount at {} is of an older CoralFS that does not know `coral gc`; unmount it "
-                        "and mount it again",
-                        info ? quote_name(info->mount_point) : std::string("an unknown place")));
-    });
-}
-
 void print_text(Context& context, const repo::GcReport& report, bool dry_run) {
     const store::CollectReport& packs = report.packs;
     std::uint64_t gone = packs.removed_packs + packs.rewritten_packs;
@@ -90,14 +76,14 @@ Result<int> run(Context& context) {
     repo::GcOptions options;
     options.dry_run = context.arguments.has("dry-run");
     CORAL_TRY(options.prune_before, prune_before(context, *repository));
-    if (!options.dry_run) CORAL_CHECK(ask_daemons(*repository));
+    if (!options.dry_run) CORAL_CHECK(tell_daemons_of_removal(*repository, "coral gc"));
     repo::GcReport report;
     {
         Progress progress("collecting", Progress::Unit::kBytes);
         options.progress = progress.callback();
         CORAL_TRY(report, repository->gc(options));
     }
-    if (!options.dry_run) CORAL_CHECK(ask_daemons(*repository));
+    if (!options.dry_run) CORAL_CHECK(tell_daemons_of_removal(*repository, "coral gc"));
     if (context.json())
         print_as_json(context, report, options.dry_run);
     else

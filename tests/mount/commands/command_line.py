@@ -20,7 +20,7 @@ OK, NO, FATAL, USAGE = 0, 1, 128, 129
 ROOT = Path(__file__).resolve().parents[3]
 
 COMMANDS = (
-    "init mount umount add status commit restore log show ls cat export branch checkout tag rev-parse stats fsck reindex "
+    "init mount umount add status commit restore log show ls cat export branch checkout tag rev-parse stats fsck reindex repack "
     "config help version"
 ).split()
 
