@@ -47,6 +47,7 @@ class Collector {
     Result<bool> is_needed(PackFile& pack, const IndexEntry& entry, bool young);
     Result<bool> is_best(const PackState& state, const IndexEntry& entry);
     bool is_worth_it(const Candidate& candidate) const;
+    bool is_torn(const Candidate& candidate) const;
     void keep(const PackState& state, std::string why);
     void predict(const Batch& batch);
 

@@ -207,10 +207,18 @@ Result<bool> Collector::take(Candidate& candidate) {
 }
 
 bool Collector::is_worth_it(const Candidate& candidate) const {
-    if (candidate.needed == 0) return true;
+    if (candidate.needed == 0 || is_torn(candidate)) return true;
     bool little = candidate.needed * 100 < candidate.records * options_.live_percent;
     return (little || (options_.replace && candidate.replaced > 0)) &&
            candidate.size > candidate.needed + candidate.needed_index + kPackOverhead;
+}
+
+// Ends in a write that was cut: nobody appends to it any more, and repack moves its records.
+bool Collector::is_torn(const Candidate& candidate) const {
+    const PackState& state = candidate.state;
+    return options_.replace &&
+           (state.phase == PackPhase::kClosed ||
+            (state.phase == PackPhase::kOpen && state.failed_size != 0 && state.failed_size == candidate.size));
 }
 
 Status Collector::plan() {
@@ -226,7 +234,7 @@ Status Collector::plan() {
         // gc looks at what is in use there, and leaves them alone.
         bool young = std::exchange(candidate.young, candidate.young && options_.replace);
         CORAL_CHECK(measure(candidate));
-        bool spared = young && !(options_.replace && candidate.replaced > 0);
+        bool spared = young && !(options_.replace && (candidate.replaced > 0 || is_torn(candidate)));
         if (!spared && is_worth_it(candidate)) {
             auto taken = take(candidate);
             if (!taken) return std::move(taken).error();
