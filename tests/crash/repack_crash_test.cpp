@@ -126,7 +126,8 @@ Status check(const RepackRun& run, const std::string& dir) {
         for (const char* suffix : {"", "-wal", "-shm"}) (void)os.remove(dir + "/bases.db" + suffix);
         CORAL_TRY(auto repo, Repository::open(os, dir, options()));
         CORAL_TRY(auto report, repo->repack(pool, {}));
-        if (report.after_bytes > run.report.after_bytes + 4096)
+        // A pack with a hole in it is left to fsck.
+        if (report.packs.kept.empty() && report.after_bytes > run.report.after_bytes + 4096)
             return make_error(Errc::kInternal, fmt::format("{} bytes are left", report.after_bytes));
         CORAL_CHECK(check_all(*repo, run));
     }
