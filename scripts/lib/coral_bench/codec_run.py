@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import ours
+from . import ours, places
 from .checkpoints import Checkpoint
 from .peers import Peer
 from .workloads import Workload
@@ -24,6 +24,7 @@ class Result:
     coder: str
     stored: int = 0
     exact: bool = True
+    failed: str = ""  # what a peer said when it could not
     encode: list[float] = field(default_factory=list)  # GB/s, one for each round
     decode: list[float] = field(default_factory=list)
     more: dict[str, float] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Result:
             "stored_bytes": self.stored,
             "ratio": self.stored / raw,
             "exact": self.exact,
+            "failed": self.failed or None,
             "encode_gbs": self.speed("encode"),
             "decode_gbs": self.speed("decode"),
             **self.more,
@@ -63,6 +65,15 @@ class Clock:
 
 def same_bytes(decoded: object, raw: np.ndarray) -> bool:
     return np.array_equal(np.frombuffer(decoded, np.uint8), raw) if len(raw) else True
+
+
+def guarded_round(peer: Peer, checkpoints: list[tuple[Checkpoint, Checkpoint | None]], result: Result) -> None:
+    """A peer that cannot is a result, too, and no reason to end a long run."""
+    try:
+        peer_round(peer, checkpoints, result)
+    except Exception as error:  # each library has exceptions of its own
+        result.exact, result.failed, result.stored = False, f"{type(error).__name__}: {error}".splitlines()[0], 0
+        places.note(f"{peer.name} failed: {result.failed}")
 
 
 def peer_round(peer: Peer, checkpoints: list[tuple[Checkpoint, Checkpoint | None]], result: Result) -> None:
@@ -106,6 +117,7 @@ def measure(
     found = ours.stored(programs, place / f"{workload.key}.coral", workload.given, workload.new)
     mine = Result(OURS, int(found["stored_bytes"]), bool(found["exact"]))
     raw = workload.raw_bytes()
+    peers = [peer for peer in peers if any(workload.bases) or not peer.needs_base]
     mine.more = {"add_mbs": raw / 1e6 / found["add_seconds"], "cat_mbs": raw / 1e6 / found["cat_seconds"]}
     loaded: dict[Path, Checkpoint] = {}
     pairs = []
@@ -122,10 +134,10 @@ def measure(
             if not workload.found_by_name:
                 our_round(programs, workload, mine)
             for peer, result in zip(peers, results[1:], strict=True):
-                if peer.slow and number:
+                if result.failed or (peer.slow and number):
                     continue
                 say(f"round {number + 1} of {rounds}, {peer.name}")
-                peer_round(peer, pairs, result)
+                guarded_round(peer, pairs, result)
     finally:
         on_one_core(False)
     return results

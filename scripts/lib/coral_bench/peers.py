@@ -42,7 +42,8 @@ class Peer:
     name = ""
     module = ""
     install = ""
-    delta = False
+    delta = False  # codes differences to a base
+    needs_base = False  # and is something else, or nothing, without
     slow = False
 
     def __init__(self) -> None:
@@ -77,8 +78,7 @@ class Peer:
 
 class WholeFile(Peer):
     def pieces(self, new: Checkpoint, base: Checkpoint | None) -> Iterator[Piece]:
-        told = base if self.delta else None
-        yield Piece(new.data, new.main_dtype(), told.data if told else None, (new.path, told.path if told else None))
+        yield Piece(new.data, new.main_dtype(), None, (new.path, base.path if base and self.delta else None))
 
 
 class Zstd(WholeFile):
@@ -103,6 +103,7 @@ class ZstdPatch(WholeFile):
     """The command: the Python package has no patch-from. Its time includes reading and writing the files."""
 
     name, install, delta = "zstd -3 --patch-from", "apt-get install zstd", True
+    needs_base = True
 
     def __init__(self) -> None:
         if not self.available():
@@ -140,7 +141,7 @@ class ZipNN(WholeFile):
         return self.library.ZipNN(bytearray_dtype=kind, input_format="byte", is_streaming=True, threads=1, **told)
 
     def usable(self, piece: Piece) -> bool:
-        return self.delta and piece.base is not None and piece.base.size == piece.raw.size
+        return self.delta and piece.base is not None
 
     def take(self, piece: Piece) -> tuple[Piece, bytes, bytes | None]:
         """Copies, for compress() changes what it is given. 0.5.4 breaks the heap when elements are cut in two."""
@@ -161,7 +162,21 @@ class ZipNN(WholeFile):
 
 
 class ZipNNDelta(ZipNN):
-    name, delta = "zipnn, delta", True
+    """Its base must be as long as the file. So it is laid out as the new file is, with zeros where it has no such
+    tensor: more than zipnn does by itself, and not part of the time."""
+
+    name, delta, needs_base = "zipnn, delta", True, True
+
+    def pieces(self, new: Checkpoint, base: Checkpoint | None) -> Iterator[Piece]:
+        laid_out = np.zeros_like(new.data) if base else None
+        if base:
+            known = {span.name: span for span in base.spans}
+            for span in new.spans:
+                old = known.get(span.name)
+                if old and old.dtype == span.dtype and old.length == span.length:
+                    new_part = slice(span.begin, span.begin + span.length)
+                    laid_out[new_part] = base.part(old)
+        yield Piece(new.data, new.main_dtype(), laid_out)
 
 
 class OpenZL(Peer):
@@ -184,7 +199,7 @@ class OpenZL(Peer):
             node = nodes.Float32Deconstruct() if dtype == "F32" else nodes.BFloat16Deconstruct()
             start = node(made, sign_frac=graphs.Store()(made), exponent=graphs.Fse()(made))
         elif dtype == "F16":
-            start = nodes.TransposeSplit()(made, graphs.Fse()(made))
+            start = nodes.ConvertNumToStructLE()(made, nodes.TransposeSplit()(made, graphs.Fse()(made)))
         else:
             start = graphs.Compress()(made)
         made.select_starting_graph(start)
@@ -192,10 +207,8 @@ class OpenZL(Peer):
 
     def encode(self, taken: Piece) -> bytes:
         z = self.library
-        if taken.dtype in ("F32", "BF16"):
+        if taken.dtype in ("F32", "BF16", "F16"):
             data = z.Input(z.Type.Numeric, taken.raw.view(np.uint32 if taken.width == 4 else np.uint16))
-        elif taken.dtype == "F16":
-            data = z.Input(z.Type.Struct, taken.raw.reshape(-1, 2))
         else:
             data = z.Input(z.Type.Serial, taken.raw)
         context = z.CCtx()
@@ -225,23 +238,26 @@ class XorPlanes(Peer):
     name, module, install, delta = "xor + planes + zstd -3 (rebuilt)", "zstandard", "pip install zstandard", True
 
     def encode(self, taken: Piece) -> bytes:
+        """Each plane a frame of its own, or the literals of two would share a table; their lengths first."""
         mixed = taken.raw if taken.base is None else taken.raw ^ taken.base
-        whole = mixed.size - mixed.size % taken.width
-        planes = np.ascontiguousarray(mixed[:whole].reshape(-1, taken.width).T)
-        return self.library.ZstdCompressor(level=3).compress(planes.tobytes() + mixed[whole:].tobytes())
+        planes = np.ascontiguousarray(mixed.reshape(-1, taken.width).T)
+        frames = [self.library.ZstdCompressor(level=3).compress(plane) for plane in planes]
+        return b"".join([*(len(frame).to_bytes(4, "little") for frame in frames), *frames])
 
     def decode(self, coded: bytes, piece: Piece) -> object:
-        planes = np.frombuffer(self.library.ZstdDecompressor().decompress(coded), np.uint8)
-        whole = planes.size - planes.size % piece.width
-        mixed = np.ascontiguousarray(planes[:whole].reshape(piece.width, -1).T).reshape(-1)
-        mixed = np.concatenate([mixed, planes[whole:]]) if whole < planes.size else mixed
+        lengths, at = np.frombuffer(coded, "<u4", piece.width), 4 * piece.width
+        planes = np.empty((piece.width, piece.raw.size // piece.width), np.uint8)
+        for plane, length in zip(planes, lengths.tolist(), strict=True):
+            plane[:] = np.frombuffer(self.library.ZstdDecompressor().decompress(coded[at : at + length]), np.uint8)
+            at += length
+        mixed = np.ascontiguousarray(planes.T).reshape(-1)
         return mixed if piece.base is None else mixed ^ piece.base
 
 
 class FMDelta(Peer):
     """As its own code does, tensors without a base are stored raw. BF16 goes in as 16-bit words of FP16."""
 
-    name, module, delta = "FM-Delta", "fmd", True
+    name, module, delta, needs_base = "FM-Delta", "fmd", True, True
     install = "build it from github.com/ningwanyi/FM-Delta (it has no licence), as its README says"
     TYPES = {"F32": np.float32, "F64": np.float64, "F16": np.float16, "BF16": np.float16}
 
