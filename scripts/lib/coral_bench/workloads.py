@@ -92,7 +92,7 @@ def soup(files: Files) -> Workload:
     members = tuple(files(f"soup/member-{i}.safetensors") for i in range(3))
     # Of the three, the member that delta coders get smallest with.
     return Workload(
-        "W14", "average of three fine-tunes, given", (files("soup/soup.safetensors"),), members, (members[1],)
+        "W14", "average of three fine-tunes, given", (files("soup/soup.safetensors"),), members, (members[0],)
     )
 
 
