@@ -71,7 +71,7 @@ def modules(place: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["codec", "folders", "mount", "stores"])
+@pytest.mark.parametrize("name", ["codec", "depth", "folders", "mount", "stores"])
 def test_help_tells_how_to_begin(coral: Coral, name: str) -> None:
     done = bench(coral, name, "--help")
     assert done.returncode == 0 and f"scripts/bench/{name}" in done.stdout, done.stderr
@@ -132,6 +132,10 @@ def test_stores_and_folders(coral: Coral, data: Path) -> None:
     assert done.returncode == 0, done.stderr
     (folder,) = json.loads(done.stdout)["folders"]
     assert folder["folder"] == "sharded" and 0 < folder["ratio"] < 1
+    done = bench(coral, "depth", "--data", data, "--json", "--depths", "0,7", "--rounds", "1", "sharded")
+    assert done.returncode == 0, done.stderr
+    alone, chained = json.loads(done.stdout)["rows"]
+    assert alone["depth"] == 0 and chained["ratio"] <= alone["ratio"]
 
 
 def test_the_benchmark_s_own_reader_agrees_with_torch(data: Path) -> None:
