@@ -54,6 +54,7 @@ Result<std::vector<Row>> Index::find_all(Kind kind, const AnyId& id) {
 
 Result<std::vector<Row>> Index::find(Kind kind, const AnyId& id, bool all) {
     for (int attempt = 0; attempt < 2; ++attempt) {
+        const std::uint64_t seen = refreshed_;
         std::vector<Row> rows = find_pending(kind, id);
         if (rows.empty() || all) {
             auto committed = find_committed(kind, id);
@@ -72,7 +73,8 @@ Result<std::vector<Row>> Index::find(Kind kind, const AnyId& id, bool all) {
         }
         if (attempt == 0) {
             CORAL_TRY(bool changed, refresh());
-            if (!changed) break;
+            // Another thread may have taken in what we look for, after our look and before our turn.
+            if (!changed && seen == refreshed_) break;
         }
     }
     return std::vector<Row>();

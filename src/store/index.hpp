@@ -188,6 +188,7 @@ class Index {
     std::vector<Reader> readers_;
     std::atomic<std::uint64_t> generation_{0};
     std::atomic<bool> has_database_{false};
+    std::atomic<std::uint64_t> refreshed_{0};  // refreshes that found something
     std::atomic<bool> adopt_needed_{false};    // index.db is not the one that we knew
     std::atomic<bool> discard_needed_{false};  // and it is damaged
 

@@ -290,6 +290,7 @@ Result<bool> Index::refresh_locked() {
     }
     CORAL_TRY(bool fresh, list_new_packs());
     CORAL_TRY(bool moved, catch_up_others());
+    if (changed || fresh || moved) ++refreshed_;
     return changed || fresh || moved;
 }
 
