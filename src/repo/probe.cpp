@@ -39,18 +39,17 @@ Result<std::vector<Found>> find_stored(const formats::ByteSource& source, std::u
         block.resize(static_cast<std::size_t>(std::min(kBlock, end - at)));
         CORAL_CHECK(source.read_at(at, block));
         std::size_t from = 0;
-        std::uint64_t next = at;
         while (auto place = index.find_anchor(block, from, step)) {
             from = place->position + step;
             auto found = covered(free, end, at + place->position, step, place->hit);
             if (!found) continue;
             all.push_back(*found);
-            next = free = found->begin + found->length;
-            break;
+            free = found->begin + found->length;
+            if (free - at >= block.size()) break;
+            from = static_cast<std::size_t>(free - at);  // many small ones lie in one block
         }
         // Behind what was found; else on, with what an anchor across the border needs.
-        if (next == at) next = at + (block.size() < kBlock ? block.size() : kBlock - kAnchorBytes);
-        at = next;
+        at = std::max(free, at + (block.size() < kBlock ? block.size() : kBlock - kAnchorBytes));
     }
     return all;
 }

@@ -104,6 +104,22 @@ TEST_F(ProbeTest, NothingInStrangersPaddingAndShortPieces) {
     EXPECT_TRUE(probe(Buffer(3'000'000)).empty());
 }
 
+TEST_F(ProbeTest, ManySmallOnesOneAfterTheOther) {
+    std::vector<Buffer> parts;
+    for (unsigned i = 0; i < 60; ++i) {
+        parts.push_back(noise(kSketchFrom + 4 * i, 100 + i));
+        add(parts.back());
+    }
+    auto found = probe(joined(parts), 4);
+    ASSERT_EQ(found.size(), parts.size());
+    std::uint64_t at = 0;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+        EXPECT_EQ(found[i].begin, at);
+        EXPECT_EQ(found[i].length, parts[i].size());
+        at += parts[i].size();
+    }
+}
+
 TEST_F(ProbeTest, AcrossTheBlocksThatAreRead) {
     Buffer known = noise(100'000, 1);
     SegmentId id = add(known);
