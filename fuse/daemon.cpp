@@ -17,6 +17,7 @@
 #include "daemon_service.hpp"
 #include "invalidator.hpp"
 #include "mount_point.hpp"
+#include "passthrough.hpp"
 #include "session.hpp"
 
 namespace coral::fuse {
@@ -47,6 +48,7 @@ class Daemon {
     Status open_repository();
     Status open_mount();
     void after_init();
+    void start_passthrough();
     void wait_for_signal();
     Status request_stop();
     void stop_by_force();
@@ -59,6 +61,7 @@ class Daemon {
     std::unique_ptr<repo::Repository> repo_;
     std::unique_ptr<vfs::Filesystem> fs_;
     std::unique_ptr<Mount> mount_;
+    Passthrough passthrough_;
     Invalidator invalidator_;
     std::unique_ptr<Session> session_;
     std::unique_ptr<DaemonService> service_;
@@ -79,6 +82,7 @@ Status Daemon::open_repository() {
     options_.read_only = options_.read_only || repo_->read_only();
     fs_options.read_only = options_.read_only;
     fs_options.share = options_.share;
+    fs_options.hot_size = options_.hot_size;
     CORAL_TRY(fs_, vfs::Filesystem::open(*repo_, fs_options));
     return {};
 }
@@ -91,6 +95,7 @@ Status Daemon::open_mount() {
     fs_->set_notifier(&invalidator_);
     CORAL_TRY(session_, Session::create(*mount_, options_, repository_path_));
     CORAL_CHECK(session_->attach(mount_point_));
+    CORAL_CHECK(passthrough_.attach(session_->raw(), options_.passthrough && !options_.read_only));
     invalidator_.start(session_->raw());
     return {};
 }
@@ -98,7 +103,8 @@ Status Daemon::open_mount() {
 Status Daemon::set_up() {
     CORAL_CHECK(open_repository());
     CORAL_CHECK(open_mount());
-    DaemonService::Hooks hooks{[this] { return request_stop(); }, [this] { (void)invalidator_.wait_drained(kFence); }};
+    DaemonService::Hooks hooks{[this] { return request_stop(); }, [this] { (void)invalidator_.wait_drained(kFence); },
+                               [this] { return passthrough_.usable() ? std::string("on") : passthrough_.why_not(); }};
     service_ = std::make_unique<DaemonService>(*fs_, *repo_, mount_point_, std::move(hooks));
     auto server = control::Server::start(*service_);
     if (server) {
@@ -125,6 +131,18 @@ int Daemon::serve() {
     return 0;
 }
 
+// The backing filesystem is the one that staging files are on.
+void Daemon::start_passthrough() {
+    if (auto file = real_os().open(path_join(repository_path_, "FORMAT"), OpenMode::kRead))
+        passthrough_.probe((*file)->native_handle());
+    if (passthrough_.usable()) {
+        fs_->set_backing_files(&passthrough_);
+        log_info("passthrough: on");
+    } else {
+        log_info("passthrough: off: {}", passthrough_.why_not());
+    }
+}
+
 // In a thread of its own: what needs an answer from the mount may not happen inside INIT.
 void Daemon::after_init() {
     set_thread_name("after-init");
@@ -132,6 +150,7 @@ void Daemon::after_init() {
     while (ready.wait_for(100ms) != std::future_status::ready) {
         if (!serving_) return;
     }
+    start_passthrough();
     set_kernel_readahead(mount_point_, options_.readahead_kb.value_or(kDefaultReadaheadKb));
     starter_.report_ready();
 }
@@ -182,6 +201,7 @@ void Daemon::sync_mount() {
 void Daemon::shut_down() {
     serving_ = false;
     invalidator_.disarm();
+    if (fs_) fs_->set_backing_files(nullptr);  // its descriptor goes now
     if (session_) session_->detach();
     if (server_) server_->drain();
     if (service_) service_->stop_publishing();

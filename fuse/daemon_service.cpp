@@ -126,6 +126,12 @@ Result<control::DaemonInfo> DaemonService::info() {
     info.repository = repo_.dir();
     info.version = CORAL_VERSION;
     info.resident_bytes = resident_bytes();
+    info.passthrough = hooks_.passthrough ? hooks_.passthrough() : "off";
+    vfs::Usage usage = fs_.usage();
+    info.hot_bytes = usage.hot_bytes;
+    info.hot_limit = usage.hot_limit;
+    info.open_files = usage.open_files;
+    info.passthrough_files = usage.passthrough_files;
     std::map<std::string, Uuid> owned;
     {
         std::lock_guard lock(mutex_);

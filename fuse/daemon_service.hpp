@@ -18,8 +18,9 @@ namespace coral::fuse {
 class DaemonService final : public control::Service {
   public:
     struct Hooks {
-        std::function<Status()> stop;  // unmount and leave
-        std::function<void()> settle;  // the fence of the invalidator
+        std::function<Status()> stop;              // unmount and leave
+        std::function<void()> settle;              // the fence of the invalidator
+        std::function<std::string()> passthrough;  // "on", or why not
     };
     DaemonService(vfs::Filesystem& fs, repo::Repository& repo, std::string mount_point, Hooks hooks);
     ~DaemonService() override;

@@ -25,6 +25,8 @@ constexpr const char* kOptionHelp = R"(Options after -o, separated by commas:
   threads=N             for storing and reading ahead
   readahead=SIZE        decoded ahead of a sequential reader
   readahead_kb=N        the kernel's own read-ahead (root only; 0 leaves it; default 1024)
+  hot_size=SIZE         just saved files stay plain up to this many bytes (8G; 0: none)
+  passthrough=off       the kernel never reads and writes files itself (auto: when it may, as root)
   share=off             equal files of different commits get inodes of their own
   fsname=NAME           shown by mount and df instead of the repository's path
   debug                 log every request

@@ -71,6 +71,18 @@ Status set_share(MountOptions& o, std::string_view value) {
     return {};
 }
 
+Status set_passthrough(MountOptions& o, std::string_view value) {
+    if (value != "auto" && value != "off") return needs_value("passthrough", "off");
+    o.passthrough = value == "auto";
+    return {};
+}
+
+Status set_hot_size(MountOptions& o, std::string_view value) {
+    if (value.empty()) return needs_value("hot_size", "8G");
+    CORAL_TRY(o.hot_size, parse_size(value));
+    return {};
+}
+
 Status set_fsname(MountOptions& o, std::string_view value) {
     if (value.empty()) return needs_value("fsname", "NAME");
     o.fsname = value;
@@ -96,6 +108,8 @@ const std::map<std::string_view, Setter>& setters() {
         {"threads", set_threads},
         {"readahead_kb", set_readahead_kb},
         {"share", set_share},
+        {"passthrough", set_passthrough},
+        {"hot_size", set_hot_size},
         {"fsname", set_fsname},
         {"subtype", [](MountOptions&, std::string_view) { return Status(); }},
     };

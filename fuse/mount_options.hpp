@@ -16,6 +16,8 @@ struct MountOptions {
     bool read_only = false;
     bool allow_other = false, allow_root = false, auto_unmount = false, nonempty = false;
     bool share = true;
+    bool passthrough = true;  // where the kernel allows it
+    std::uint64_t hot_size = std::uint64_t{8} << 30;
     bool debug = false;
     std::optional<std::uint64_t> cache_size, readahead;  // bytes
     std::optional<unsigned> threads;

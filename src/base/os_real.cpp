@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernel's files: the only implementation that users run.
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -181,6 +182,21 @@ class RealOs final : public Os {
         struct ::statvfs st;
         if (::statvfs(path.c_str(), &st) != 0) return errno_error(errno, path);
         return SpaceStat{st.f_frsize, st.f_blocks, st.f_bfree, st.f_bavail, st.f_files, st.f_ffree};
+    }
+
+    Result<bool> has_writers(const std::string& path) override {
+        int fd = retry([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY); });
+        if (fd < 0) return errno_error(errno, path);
+        // Who opens the file for writing in the moments of the lease breaks it, which is told by a signal: one that
+        // does nothing, instead of SIGIO, which would end the process.
+        (void)::fcntl(fd, F_SETSIG, SIGURG);
+        int result = ::fcntl(fd, F_SETLEASE, F_RDLCK);
+        int error = errno;
+        if (result == 0) (void)::fcntl(fd, F_SETLEASE, F_UNLCK);
+        ::close(fd);
+        if (result == 0) return false;
+        if (error == EAGAIN) return true;
+        return errno_error(error, path);
     }
 
   private:

@@ -67,6 +67,10 @@ std::string boot_id() {
     return id;
 }
 
+Result<bool> Os::has_writers(const std::string& path) {
+    return make_error(Errc::kUnsupported, path + ": leases are not supported");
+}
+
 std::string Os::boot_id() {
     return coral::boot_id();
 }

@@ -55,6 +55,7 @@ const Command& init_command();
 const Command& log_command();
 const Command& ls_command();
 const Command& mount_command();
+const Command& mount_info_command();
 const Command& reindex_command();
 const Command& restore_command();
 const Command& rev_parse_command();

@@ -210,16 +210,30 @@ Json to_json(const DaemonInfo& info) {
             {"repository", escape(info.repository)},
             {"version", escape(info.version)},
             {"pending_ingest", info.pending_ingest},
-            {"resident_bytes", info.resident_bytes}};
+            {"resident_bytes", info.resident_bytes},
+            {"passthrough", escape(info.passthrough)},
+            {"hot_bytes", info.hot_bytes},
+            {"hot_limit", info.hot_limit},
+            {"open_files", info.open_files},
+            {"passthrough_files", info.passthrough_files}};
 }
 
 DaemonInfo daemon_info_from(const Json& json) {
-    return {json.at("pid").get<std::uint32_t>(),
-            text_of(json, "mount_point"),
-            text_of(json, "repository"),
-            text_of(json, "version"),
-            json.at("pending_ingest").get<std::uint64_t>(),
-            json.at("resident_bytes").get<std::uint64_t>()};
+    DaemonInfo info;
+    info.pid = json.at("pid").get<std::uint32_t>();
+    info.mount_point = text_of(json, "mount_point");
+    info.repository = text_of(json, "repository");
+    info.version = text_of(json, "version");
+    info.pending_ingest = json.at("pending_ingest").get<std::uint64_t>();
+    info.resident_bytes = json.at("resident_bytes").get<std::uint64_t>();
+    // A daemon of an older version does not know these.
+    if (!json.contains("passthrough")) return info;
+    info.passthrough = text_of(json, "passthrough");
+    info.hot_bytes = json.at("hot_bytes").get<std::uint64_t>();
+    info.hot_limit = json.at("hot_limit").get<std::uint64_t>();
+    info.open_files = json.at("open_files").get<std::uint64_t>();
+    info.passthrough_files = json.at("passthrough_files").get<std::uint64_t>();
+    return info;
 }
 
 }  // namespace coral::control

@@ -47,7 +47,7 @@ CREATE TABLE inode(
   version INTEGER NOT NULL DEFAULT 0, -- directory: grows with every change of its entries
   staging BLOB,                       -- file: uuid of the staging file that holds the content now
   ingested INTEGER NOT NULL DEFAULT 0,-- file: content names the staging file's bytes; staging goes once packs are synced
-  complete INTEGER NOT NULL DEFAULT 1,-- file: closed by its writer
+  complete INTEGER NOT NULL DEFAULT 1,-- file: 1 closed by its writer; 2 lent to the kernel: so as soon as nobody writes it
   synced INTEGER NOT NULL DEFAULT 0,  -- file: staging bytes on the disk: 0 perhaps none, 1 all, 2 those of an earlier fsync
   boot TEXT NOT NULL DEFAULT '',      -- boot id under which the staging file was written
   overlay BLOB,                       -- file: FILE id under the staging file; NULL: the staging file is whole

@@ -59,6 +59,8 @@ class StagedFile {
     const std::string& path() const { return path_; }
     Result<std::shared_ptr<File>> file() const { return files_->get(uuid_, path_); }
     std::uint64_t size() const { return size_.load(); }
+    // Somebody else writes the file below: its size is now this. Only of a whole one.
+    void set_size(std::uint64_t size) { size_.store(size); }
 
     // Its directory entry is on the disk.
     bool name_synced() const { return name_synced_.load(); }

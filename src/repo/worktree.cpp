@@ -108,6 +108,7 @@ Worktree::~Worktree() {
     impl_->queue_wake.notify_all();
     if (impl_->ingest_thread.joinable()) impl_->ingest_thread.join();
     if (impl_->reap_thread.joinable()) impl_->reap_thread.join();
+    impl_->let_hot_go();
 }
 
 void Worktree::observe(ChangeObserver observer) {
@@ -148,18 +149,22 @@ Status Worktree::Impl::heal() {
             rows.push_back(read_row(st));
         }
     }));
-    std::vector<Ino> ready;
-    for (const Row& row : rows) CORAL_CHECK(heal_row(row, ready));
+    std::vector<Ino> ready, lent;
+    for (const Row& row : rows) CORAL_CHECK(heal_row(row, ready, lent));
     CORAL_CHECK(drop_stray_staging());
     for (Ino ino : ready) {
         CORAL_TRY(InodePtr inode, load_inode(ino));
         enqueue(inode);
     }
+    for (Ino ino : lent) {
+        CORAL_TRY(InodePtr inode, load_inode(ino));
+        CORAL_CHECK(complete_file(inode));
+    }
     return {};
 }
 
 // One row whose bytes were in a staging file when the last owner left or died.
-Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready) {
+Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready, std::vector<Ino>& lent) {
     std::string path = staging_path(*row.staging);
     auto staged = repo.os().stat(path);
     if (row.ingested && row.content) {
@@ -211,6 +216,7 @@ Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready) {
                 .run();
         }));
         if (row.complete) ready.push_back(row.ino);
+        if (row.lent) lent.push_back(row.ino);
         return {};
     }
     if (earlier && !partly) {
@@ -338,6 +344,8 @@ Result<InodePtr> Worktree::Impl::inode_of(const Row& row, std::uint64_t changes_
         if (row.content) inode->content = FileId::from(*row.content);
         inode->ingested = row.ingested;
         inode->synced = row.synced == kSynced;
+        // Left by a daemon that died: whoever it had lent the file to may still be writing it.
+        inode->loan.unknown_writers = row.staging && !row.complete;
         if (row.staging) {
             auto staged = open_staged(row);
             // The file was ingested and its staging file let go, or it was removed, after the row was read.

@@ -9,6 +9,7 @@
 namespace coral::repo {
 
 Attributes Worktree::attributes(const InodePtr& inode) const {
+    impl_->refresh_lent(inode);
     std::lock_guard lock(inode->mutex);
     Attributes out;
     out.ino = inode->ino;
@@ -22,6 +23,7 @@ Attributes Worktree::attributes(const InodePtr& inode) const {
     out.ctime_ns = inode->ctime_ns;
     out.nlink = inode->unlinked ? 0 : 1;
     out.incomplete = inode->staged && !inode->complete;
+    out.lent = inode->loan.writers > 0;
     return out;
 }
 
@@ -31,6 +33,7 @@ Status Worktree::set_attributes(const InodePtr& inode, const SetAttributes& set)
         if (inode->type != EntryType::kFile) return make_error(Errc::kIsDirectory, "only a file's size can be set");
         CORAL_CHECK(impl_->truncate_locked(inode, *set.size));
     }
+    impl_->refresh_lent(inode);  // what was written until now no longer decides the times
     std::int64_t now = now_ns();
     Row row;
     bool unlinked;

@@ -60,6 +60,7 @@ bool Worktree::Impl::open_for_writing(Ino ino) {
 }
 
 Result<std::size_t> Worktree::read(const InodePtr& inode, std::uint64_t offset, MutableBytes out) {
+    impl_->refresh_lent(inode);
     std::shared_ptr<StagedFile> staged;
     std::optional<FileId> content;
     {
@@ -278,6 +279,10 @@ Status Worktree::Impl::complete_file(const InodePtr& inode) {
 }
 
 Status Worktree::Impl::complete_locked(const InodePtr& inode) {
+    if (may_still_change(inode)) {
+        linger(inode);
+        return {};
+    }
     std::uint64_t size;
     std::int64_t mtime;
     bool synced;
@@ -314,7 +319,7 @@ Status Worktree::flush(const InodePtr& inode, bool writable) {
     if (!writable) return {};
     {
         std::lock_guard lock(inode->mutex);
-        if (inode->writers > 1) return {};
+        if (inode->writers > 1 || inode->loan.writers > 0) return {};
     }
     return impl_->complete_file(inode);
 }
@@ -332,12 +337,14 @@ void Worktree::close_file(const InodePtr& inode, bool writable) {
 // ---- durability
 
 Status Worktree::sync_file(const InodePtr& inode) {
+    impl_->refresh_lent(inode);
     std::shared_ptr<StagedFile> staged;
     std::uint64_t generation, size = 0;
     std::int64_t mtime;
-    bool ingested, unlinked;
+    bool ingested, unlinked, lent;
     {
         std::lock_guard lock(inode->mutex);
+        lent = inode->loan.synced = inode->loan.writers > 0;
         staged = inode->staged;
         generation = inode->generation;
         ingested = inode->ingested;
@@ -360,7 +367,7 @@ Status Worktree::sync_file(const InodePtr& inode) {
         if (!staged) return {};
         {
             std::lock_guard lock(inode->mutex);
-            still_the_same = inode->generation == generation && inode->staged == staged;
+            still_the_same = !lent && inode->generation == generation && inode->staged == staged;
         }
         // Bytes written after the fdatasync began are not promised; what was there when fsync was called is.
         return db.prepare("UPDATE inode SET synced=?, size=?, mtime_ns=?, boot=? WHERE ino=? AND staging=?")
@@ -424,6 +431,8 @@ Status Worktree::Impl::place_content_locked(const InodePtr& to, const FileId& co
         std::lock_guard lock(to->mutex);
         if (to->type != EntryType::kFile || to->unlinked)
             return make_error(Errc::kUnsupported, "the target has been removed");
+        if (to->loan.readers + to->loan.writers > 0)
+            return make_error(Errc::kUnsupported, "the kernel reads or writes the target itself");
         if (to->writers > 1) return make_error(Errc::kUnsupported, "the target is open elsewhere");
         orphan = to->staged;
     }

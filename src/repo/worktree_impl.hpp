@@ -20,8 +20,13 @@
 
 namespace coral::repo {
 
+// Settled staging that is worth a sync before its time.
+inline constexpr std::uint64_t kReapBytes = 256u << 20;
+
 // inode.synced: how much of the staging file is known to be on the disk.
 inline constexpr std::int64_t kUnsynced = 0, kSynced = 1, kPartlySynced = 2;
+// inode.complete: kLent is incomplete to everybody but the owner after a crash, who asks the kernel.
+inline constexpr std::int64_t kIncomplete = 0, kComplete = 1, kLent = 2;
 
 // A row of `inode`, in the order of kColumns.
 struct Row {
@@ -37,7 +42,7 @@ struct Row {
     bool filled = false, dirty = false;
     std::uint64_t version = 0;
     std::optional<Uuid> staging;
-    bool ingested = false, complete = true;
+    bool ingested = false, complete = true, lent = false;
     std::int64_t synced = kUnsynced;
     std::string boot;
     std::optional<AnyId> overlay;
@@ -74,6 +79,21 @@ inline std::string join_names(const std::string& path, const std::string& name) 
     return path.empty() ? name : path + "/" + name;
 }
 
+// What the kernel was lent of a staging file (worktree_lend.cpp). Guarded by Inode::mutex.
+struct Loan {
+    std::uint32_t readers = 0, writers = 0;
+    // Somebody who is not counted may still write: a mapping after its descriptor was closed, a client of a daemon that
+    // died. Only the kernel knows when he is gone.
+    bool unknown_writers = false;
+    bool releasing = false;  // the row is losing its staging file: nothing to lend
+    bool synced = false;     // fsync(2) came: once more when the last writer is gone
+    // The file when its first writer came: if it is the same when the last one goes, nothing was written.
+    bool was_complete = false, was_ingested = false;
+    std::uint64_t generation = 0, size = 0;
+    std::int64_t mtime_ns = 0;
+    std::int64_t seen_mtime_ns = 0;  // the staging file's, last time: another one means writes
+};
+
 class Inode {
   public:
     Inode(Ino number, EntryType kind) : ino(number), type(kind) {}
@@ -100,6 +120,7 @@ class Inode {
     std::uint64_t generation = 0;  // grows before and after every change of the bytes
     std::uint32_t writers = 0;
     bool queued = false;
+    Loan loan;
     std::vector<std::shared_ptr<void>> pins;  // of one without a name: what it shows stays in the store
 };
 
@@ -140,6 +161,16 @@ struct Worktree::Impl {
     };
     std::vector<Orphan> orphans;
     std::uint64_t settled_bytes = 0;
+    struct Candidate {  // a settled file as it was when the packs were synced
+        InodePtr inode;
+        std::shared_ptr<StagedFile> staged;
+        std::uint64_t generation = 0;
+    };
+    std::vector<Candidate> hot;  // oldest first
+    std::atomic<std::size_t> hot_files{0};
+    std::uint64_t hot_bytes = 0;  // of `hot`; the reaper's own
+    std::shared_ptr<HotTier> hot_tier;
+    std::vector<InodePtr> lingering;      // closed, but the kernel says that somebody can still write
     std::map<Ino, std::string> failures;  // why ingest of a file failed last
     bool stop = false, bases_learnt = false;
     std::thread ingest_thread, reap_thread;
@@ -150,7 +181,8 @@ struct Worktree::Impl {
     Status load(const std::string& branch);
     Status load_row();
     Status heal();
-    Status heal_row(const Row& row, std::vector<Ino>& ready);
+    // `ready`: to be ingested. `lent`: complete as soon as nobody writes them.
+    Status heal_row(const Row& row, std::vector<Ino>& ready, std::vector<Ino>& lent);
     Status drop_stray_staging();
     std::string staging_path(const Uuid& uuid) const { return path_join(staging_dir, uuid.text()); }
     Result<InodePtr> inode_of(const Row& row, std::uint64_t changes_before);
@@ -187,26 +219,38 @@ struct Worktree::Impl {
     Status place_content_locked(const InodePtr& to, const FileId& content, std::uint64_t size);
     Result<std::shared_ptr<StagedFile>> new_staged(const InodePtr& inode, bool empty);
 
+    // ---- worktree_lend.cpp
+    Status set_complete(const InodePtr& inode, std::int64_t complete);
+    Status lend_writer_locked(const InodePtr& inode, bool mappable);
+    void refresh_lent(const InodePtr& inode);
+    bool may_still_change(const InodePtr& inode);  // ops_mutex held
+    Status settle_loan(const InodePtr& inode);
+    Status restore_unwritten(const InodePtr& inode);  // ops_mutex held
+    void linger(const InodePtr& inode);
+    void retry_lingering();
+
     // ---- worktree_ingest.cpp
     void enqueue(const InodePtr& inode);
     void ingest_loop();
-    void reap_loop();
     Status ingest_one(const InodePtr& inode, const std::shared_ptr<IngestProgress>& progress);
     Status settle(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged, std::uint64_t generation,
                   const Ingested& done);
+    void wait_a_little();
+    void learn_bases();
+    Status learn_tree(const TreeId& tree, std::size_t& budget);
+
+    // ---- worktree_reap.cpp
+    void reap_loop();
     Status reap();
     void leave_orphan(const std::shared_ptr<StagedFile>& staged);
     bool orphan_is_free();  // queue_mutex held
     std::vector<Orphan> take_free_orphans();
-    struct Candidate {  // a settled file as it was when the packs were synced
-        InodePtr inode;
-        std::shared_ptr<StagedFile> staged;
-        std::uint64_t generation = 0;
-    };
-    Status release_rows(const std::vector<Candidate>& candidates, std::vector<Candidate>& done);
-    void wait_a_little();
-    void learn_bases();
-    Status learn_tree(const TreeId& tree, std::size_t& budget);
+    bool disk_is_short();
+    void remove_files(std::vector<Orphan> gone);
+    void choose_hot(const std::vector<Candidate>& all, std::vector<Candidate>& kept, std::vector<Candidate>& going);
+    Status release_rows(std::vector<Candidate>& kept, const std::vector<Candidate>& going,
+                        std::vector<Candidate>& done);
+    void let_hot_go();
 
     // ---- worktree_commit.cpp
     Result<std::unique_ptr<DirSnapshot>> snapshot();

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ingest behind the writer: one thread takes complete files in order, another lets staging files go once packs and
-// state.db are on the disk. Neither ever holds a lock while it reads, encodes or syncs.
+// Ingest behind the writer: one thread takes complete files in order. It never holds a lock while it reads or encodes.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,8 +11,6 @@
 namespace coral::repo {
 namespace {
 
-constexpr auto kReapEvery = std::chrono::seconds(5);
-constexpr std::uint64_t kReapBytes = 256u << 20;  // settled staging that is worth a sync before its time
 constexpr std::size_t kLearnFiles = 256;
 constexpr auto kStatusWait = std::chrono::seconds(1);
 
@@ -145,120 +142,6 @@ Status Worktree::Impl::settle(const InodePtr& inode, const std::shared_ptr<Stage
     settled.push_back(inode);
     settled_bytes += done.size;
     if (settled_bytes >= kReapBytes) queue_wake.notify_all();
-    return {};
-}
-
-// ---- letting staging files go
-
-void Worktree::Impl::reap_loop() {
-    set_thread_name("coral-reap");
-    std::unique_lock lock(queue_mutex);
-    while (!stop) {
-        queue_wake.wait_for(lock, kReapEvery, [this] { return stop || settled_bytes >= kReapBytes; });
-        if (settled.empty() && !orphan_is_free()) {
-            lock.unlock();
-            if (auto done = repo.store().tidy(); !done) log_warn("{}", done.error().message);
-            lock.lock();
-            continue;
-        }
-        lock.unlock();
-        if (auto done = reap(); !done) {
-            log_error("staging of {}: {}", tree.branch_, done.error().message);
-            lock.lock();
-            queue_wake.wait_for(lock, kReapEvery, [this] { return stop; });
-            continue;
-        }
-        lock.lock();
-    }
-}
-
-void Worktree::Impl::leave_orphan(const std::shared_ptr<StagedFile>& staged) {
-    std::lock_guard lock(queue_mutex);
-    orphans.push_back({staged->path(), staged});
-}
-
-bool Worktree::Impl::orphan_is_free() {
-    return std::any_of(orphans.begin(), orphans.end(), [](const Orphan& one) { return one.used.expired(); });
-}
-
-std::vector<Worktree::Impl::Orphan> Worktree::Impl::take_free_orphans() {
-    std::vector<Orphan> taken;
-    std::lock_guard lock(queue_mutex);
-    auto kept = std::partition(orphans.begin(), orphans.end(), [](const Orphan& one) { return !one.used.expired(); });
-    taken.assign(std::make_move_iterator(kept), std::make_move_iterator(orphans.end()));
-    orphans.erase(kept, orphans.end());
-    return taken;
-}
-
-// Packs to the disk, then a FULL commit that names the FILE ids alone, then unlink: in this order (design,
-// "Durability").
-Status Worktree::Impl::reap() {
-    std::vector<InodePtr> files;
-    std::vector<Orphan> gone = take_free_orphans();
-    {
-        std::lock_guard lock(queue_mutex);
-        files.swap(settled);
-        settled_bytes = 0;
-    }
-    if (files.empty() && gone.empty()) return {};
-    std::vector<Candidate> candidates;
-    for (const InodePtr& inode : files) {
-        std::lock_guard lock(inode->mutex);
-        if (inode->ingested && inode->staged) candidates.push_back({inode, inode->staged, inode->generation});
-    }
-    std::vector<Candidate> done;
-    Status worked = repo.store().sync();
-    if (worked) worked = release_rows(candidates, done);
-    if (!worked) {
-        std::lock_guard lock(queue_mutex);  // tried again later
-        settled.insert(settled.end(), files.begin(), files.end());
-        orphans.insert(orphans.end(), gone.begin(), gone.end());
-        return worked;
-    }
-    for (const Candidate& one : done) gone.push_back({one.staged->path(), one.staged});
-    candidates.clear();
-    done.clear();
-    for (Orphan& orphan : gone) {
-        if (!orphan.used.expired()) {  // whoever reads it now goes on with it: the next time
-            std::lock_guard lock(queue_mutex);
-            orphans.push_back(std::move(orphan));
-            continue;
-        }
-        auto removed = repo.os().remove(orphan.path);
-        if (!removed && removed.error().code != Errc::kNotFound) log_warn("{}", removed.error().message);
-    }
-    return {};
-}
-
-// Rows and inodes move together: a write between the two would go to a file that is about to be unlinked. Whatever has
-// changed since the packs were synced stays for the next time.
-Status Worktree::Impl::release_rows(const std::vector<Candidate>& candidates, std::vector<Candidate>& done) {
-    std::lock_guard ops(ops_mutex);
-    CORAL_CHECK(state.write_durably([&](Database& db) -> Status {
-        for (const Candidate& one : candidates) {
-            {
-                std::lock_guard lock(one.inode->mutex);
-                if (one.inode->staged != one.staged || one.inode->generation != one.generation) continue;
-            }
-            CORAL_CHECK(
-                db.prepare("UPDATE inode SET staging=NULL, ingested=0, overlay=NULL, overlay_limit=0, previous=NULL, "
-                           "synced=0 WHERE ino=? AND staging=? AND ingested=1")
-                    .bind(one.inode->ino)
-                    .bind(one.staged->uuid())
-                    .run());
-            if (db.changes() != 1) continue;
-            CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=?").bind(one.staged->uuid()).run());
-            done.push_back(one);
-        }
-        return {};
-    }));
-    ++changes;
-    for (const Candidate& one : done) {
-        std::lock_guard lock(one.inode->mutex);
-        one.inode->size = one.staged->size();
-        one.inode->staged = nullptr;
-        one.inode->ingested = false;
-    }
     return {};
 }
 

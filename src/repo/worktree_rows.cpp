@@ -69,7 +69,8 @@ Row read_row(const Statement& st) {
     row.version = st.unsigned_integer(15);
     if (!st.is_null(16)) row.staging = st.uuid(16);
     row.ingested = st.integer(17) != 0;
-    row.complete = st.integer(18) != 0;
+    row.complete = st.integer(18) == kComplete;
+    row.lent = st.integer(18) == kLent;
     row.synced = st.integer(19);
     row.boot = st.text(20);
     row.overlay = optional_id(st, 21);

@@ -41,15 +41,17 @@ Attr MountedFilesystem::attr_of(const repo::Attributes& a) {
     return attr;
 }
 
-double MountedFilesystem::attr_timeout(const Node& node, const BranchRef* ref) {
+// What the kernel writes without us has attributes that change without us.
+double MountedFilesystem::attr_timeout(const repo::Attributes& attributes) {
+    return attributes.lent ? 0 : kForEver;
+}
+
+double MountedFilesystem::attr_timeout(const Node& node) {
     switch (node.kind) {
         case NodeKind::kTreeDirectory:
         case NodeKind::kTreeFile:
         case NodeKind::kTreeLink:
             return kForEver;
-        // A branch's root is looked up anew each time anyway: its ref is another process's to move.
-        case NodeKind::kBranchEntry:
-            return ref && ref->inode == ref->worktree->root() ? 0 : kForEver;
         case NodeKind::kBranches:
         case NodeKind::kTags:
         case NodeKind::kCommits:
@@ -61,18 +63,16 @@ double MountedFilesystem::attr_timeout(const Node& node, const BranchRef* ref) {
     }
 }
 
+// The name was not asked for, so it keeps its timeout.
 Result<Entry> MountedFilesystem::entry_of(const NodePtr& node) {
-    Entry entry;
-    std::optional<BranchRef> ref;
-    if (node->kind == NodeKind::kBranchEntry) {
-        CORAL_TRY(ref, branch_ref(node));
-        entry.attr = attr_of(ref->worktree->attributes(ref->inode));
-    } else {
-        CORAL_TRY(entry.attr, attr_of(node));
+    if (node->kind != NodeKind::kBranchEntry) {
+        CORAL_TRY(Attr attr, attr_of(node));
+        return Entry{attr, 0, attr_timeout(*node)};
     }
-    entry.entry_timeout = 0;  // not asked for
-    entry.attr_timeout = attr_timeout(*node, ref ? &*ref : nullptr);
-    return entry;
+    CORAL_TRY(BranchRef ref, branch_ref(node));
+    repo::Attributes a = ref.worktree->attributes(ref.inode);
+    // A branch's root is looked up anew each time anyway: its ref is another process's to move.
+    return Entry{attr_of(a), 0, ref.inode == ref.worktree->root() ? 0 : attr_timeout(a)};
 }
 
 Result<Attr> MountedFilesystem::attr_of(const NodePtr& node) {
@@ -104,7 +104,8 @@ Result<Entry> MountedFilesystem::attributes(NodeId id, std::optional<HandleId> h
     if (handle) {
         // An unlinked file is known by its handle even when the kernel has forgotten the name's node.
         if (auto open = files_.find(*handle); open && (*open)->inode) {
-            return Entry{attr_of((*open)->worktree->attributes((*open)->inode)), 0, kForEver};
+            repo::Attributes a = (*open)->worktree->attributes((*open)->inode);
+            return Entry{attr_of(a), 0, attr_timeout(a)};
         }
     }
     CORAL_TRY(NodePtr node, node_of(id));
@@ -129,7 +130,8 @@ Result<Entry> MountedFilesystem::set_attributes(NodeId id, const repo::SetAttrib
         std::lock_guard lock(ref.node->mutex);
         ref.node->copied_from.reset();
     }
-    return Entry{attr_of(ref.worktree->attributes(ref.inode)), 0, ref.inode == ref.worktree->root() ? 0 : kForEver};
+    repo::Attributes a = ref.worktree->attributes(ref.inode);
+    return Entry{attr_of(a), 0, ref.inode == ref.worktree->root() ? 0 : attr_timeout(a)};
 }
 
 Result<std::string> MountedFilesystem::read_link(NodeId id) {

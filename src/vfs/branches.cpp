@@ -19,8 +19,9 @@ constexpr std::int64_t kLeaveNs = 10'000'000'000;
 
 }  // namespace
 
-Branches::Branches(repo::Repository& repo, ThreadPool& pool, bool own, Observer observer)
-    : repo_(repo), pool_(pool), own_(own), observer_(std::move(observer)) {}
+Branches::Branches(repo::Repository& repo, ThreadPool& pool, bool own, std::shared_ptr<repo::HotTier> hot,
+                   Observer observer)
+    : repo_(repo), pool_(pool), own_(own), hot_(std::move(hot)), observer_(std::move(observer)) {}
 
 std::shared_ptr<TreeSlot> Branches::slot_of(const Uuid& uuid) {
     std::lock_guard lock(mutex_);
@@ -59,6 +60,7 @@ WorktreePtr Branches::owned(const repo::Branch& row, const std::shared_ptr<TreeS
         return nullptr;
     }
     (*opened)->observe(observer_);
+    (*opened)->keep_hot(hot_);
     {
         std::lock_guard lock(mutex_);
         complaints_.erase(row.name);

@@ -59,7 +59,7 @@ class Branches {
   public:
     using Observer = std::function<void(repo::Ino parent, const std::string& name, repo::Ino replaced)>;
     // `own` false: nothing is ever taken (read-only mount or repository).
-    Branches(repo::Repository& repo, ThreadPool& pool, bool own, Observer observer);
+    Branches(repo::Repository& repo, ThreadPool& pool, bool own, std::shared_ptr<repo::HotTier> hot, Observer observer);
 
     struct Branch {
         repo::Branch row;
@@ -85,6 +85,7 @@ class Branches {
     repo::Repository& repo_;
     ThreadPool& pool_;
     const bool own_;
+    const std::shared_ptr<repo::HotTier> hot_;
     const Observer observer_;
     std::mutex
         take_mutex_;    // one branch is opened at a time: held across Worktree::open, by nobody who holds another lock

@@ -91,7 +91,7 @@ Status MountedFilesystem::read_branch_directory(DirectoryHandle& dir, std::uint6
         CORAL_TRY(std::vector<repo::DirEntry> page, ref.worktree->list(ref.inode, after, dir.page));
         for (const repo::DirEntry& found : page) {
             DirItem item{found.name, attr_of(found.attributes), kDots + dir.shown.size() + 1};
-            Entry entry{item.attr, kForEver, kForEver};
+            Entry entry{item.attr, kForEver, attr_timeout(found.attributes)};
             // The reference first: once `visit` has said yes the kernel may forget it at any moment.
             if (plus) nodes_.acquire_branch_entry(dir.node->slot, found.attributes.ino, dir.node->id);
             if (!visit(item, plus ? &entry : nullptr)) {

@@ -14,23 +14,18 @@ bool wants_write(int flags) {
     return (flags & O_ACCMODE) != O_RDONLY;
 }
 
-// Write-only descriptors cannot be mapped, so nothing is lost without the page cache, and each write is spared a copy.
-// O_APPEND stays cached: its writers are logs, small writes that somebody reads at the same time.
-IoState::Want io_want(int flags) {
-    return (flags & O_ACCMODE) == O_WRONLY && !(flags & O_APPEND) ? IoState::Want::kDirect : IoState::Want::kCached;
-}
-
 }  // namespace
 
-Result<Opened> MountedFilesystem::open_file(NodeId id, int flags, const Caller&) {
+Result<Opened> MountedFilesystem::open_file(NodeId id, int flags, const Caller& caller) {
     CORAL_TRY(NodePtr node, node_of(id));
     if (node->kind == NodeKind::kBranchEntry) {
         CORAL_TRY(BranchRef ref, branch_ref(node));
-        return open_branch_file(ref, flags);
+        return open_branch_file(ref, flags, caller);
     }
     if (node->is_directory()) return make_error(Errc::kIsDirectory, "is a directory");
     if (node->kind != NodeKind::kTreeFile) return make_error(Errc::kLoop, "is a symlink");
     if (wants_write(flags) || (flags & O_TRUNC)) return read_only_error(node->text);
+    recent_readers_.note(caller.pid);
     return open_tree_file(node, flags);
 }
 
@@ -43,10 +38,10 @@ Result<Opened> MountedFilesystem::open_tree_file(const NodePtr& node, int flags)
     handle->record = std::move(record);
     handle->pin = repo_.pin(handle->record->id);
     nodes_.pin(node);
-    return Opened{files_.add(std::move(handle)), IoMode::kCached, true};
+    return Opened{files_.add(std::move(handle)), IoMode::kCached, true, 0};
 }
 
-Result<Opened> MountedFilesystem::open_branch_file(const BranchRef& ref, int flags) {
+Result<Opened> MountedFilesystem::open_branch_file(const BranchRef& ref, int flags, const Caller& caller) {
     switch (ref.worktree->attributes(ref.inode).type) {
         case FileType::kRegular:
             break;
@@ -69,14 +64,12 @@ Result<Opened> MountedFilesystem::open_branch_file(const BranchRef& ref, int fla
         return std::move(opened).error();
     }
     nodes_.pin(ref.node);
-    IoState::Decision io;
-    {
-        std::lock_guard lock(ref.node->mutex);
-        io = ref.node->io.open(io_want(flags));
-        handle->ticket = io.ticket;
-        if (flags & O_TRUNC) ref.node->copied_from.reset();
-    }
-    return Opened{files_.add(std::move(handle)), io.ticket.mode, io.keep_cache};
+    // Only a new or emptied file can become a copy of another one as a whole.
+    bool empty = handle->writable && ref.worktree->attributes(ref.inode).size == 0;
+    auto opened = open_in_some_mode(handle, empty && recent_readers_.contains(caller.pid));
+    if (!handle->writable) recent_readers_.note(caller.pid);
+    if (!opened) let_go(*handle);
+    return opened;
 }
 
 Result<std::pair<Entry, Opened>> MountedFilesystem::create(NodeId parent, std::string_view name, std::uint32_t mode,
@@ -89,11 +82,12 @@ Result<std::pair<Entry, Opened>> MountedFilesystem::create(NodeId parent, std::s
     CORAL_CHECK(made);
     Entry entry = branch_entry(dir.node->slot, dir.worktree, dir.generation, *made, parent);
     NodePtr node = nodes_.find(entry.attr.node);
-    auto opened = open_branch_file(BranchRef{node, dir.worktree, *made, dir.generation}, flags & ~O_EXCL);
+    auto opened = open_branch_file(BranchRef{node, dir.worktree, *made, dir.generation}, flags & ~O_EXCL, caller);
     if (!opened) {
         nodes_.forget(entry.attr.node, 1);
         return std::move(opened).error();
     }
+    if (opened->mode == IoMode::kPassthrough) entry.attr_timeout = 0;
     return std::pair{entry, *opened};
 }
 
@@ -193,16 +187,23 @@ Status MountedFilesystem::sync(HandleId id) {
 
 void MountedFilesystem::release(HandleId id) {
     std::shared_ptr<FileHandle> handle = files_.take(id);
-    if (!handle) return;
-    if (handle->inode) {
-        handle->worktree->close_file(handle->inode, handle->writable);
-        {
-            std::lock_guard lock(handle->node->mutex);
-            handle->node->io.close(handle->ticket);
-        }
-        handle->node->slot->leave();
+    if (handle) let_go(*handle);
+}
+
+void MountedFilesystem::let_go(FileHandle& handle) {
+    if (handle.inode) {
+        // First the mode: as long as the file counts as in passthrough the worktree must have it lent.
+        end_io(handle);
+        if (handle.lent) --passthrough_handles_;
+        if (handle.lent)
+            handle.worktree->close_lent(handle.inode, handle.writable);
+        else
+            handle.worktree->close_file(handle.inode, handle.writable);
+        // What was written through a mapping changed the time without the kernel's telling itself.
+        if (handle.lent && handle.writable && handle.readable) notify_attributes(handle.node->id);
+        handle.node->slot->leave();
     }
-    nodes_.unpin(handle->node);
+    nodes_.unpin(handle.node);
 }
 
 Status MountedFilesystem::allocate(HandleId id, std::uint64_t offset, std::uint64_t length, int mode) {

@@ -28,7 +28,7 @@ MountedFilesystem::MountedFilesystem(repo::Repository& repo, const Options& opti
       options_(options),
       started_ns_(now_ns()),
       pool_("coral-vfs", options.threads ? options.threads : hardware_threads()),
-      branches_(repo, pool_, !options.read_only && !repo.read_only(),
+      branches_(repo, pool_, !options.read_only && !repo.read_only(), hot_,
                 [this](repo::Ino parent, const std::string& name, repo::Ino replaced) {
                     on_outside_change(parent, name, replaced);
                 }) {}
@@ -38,6 +38,7 @@ MountedFilesystem::~MountedFilesystem() {
 }
 
 Status MountedFilesystem::start() {
+    hot_->limit = options_.hot_size;
     // The owner of /proc/self is the process's effective user and group.
     if (auto self = real_os().stat("/proc/self")) {
         uid_ = self->uid;
@@ -146,6 +147,10 @@ Status MountedFilesystem::release_branch(const std::string& branch) {
     CORAL_CHECK(branches_.release(branch));
     notify_entry(kBranchesId, branch);
     return {};
+}
+
+Usage MountedFilesystem::usage() const {
+    return {hot_->used, hot_->limit, files_.size(), passthrough_handles_};
 }
 
 Result<SpaceInfo> MountedFilesystem::space(NodeId) {

@@ -9,6 +9,7 @@
 #include "vfs/branches.hpp"
 #include "vfs/handle_table.hpp"
 #include "vfs/node_table.hpp"
+#include "vfs/recent_readers.hpp"
 
 namespace coral::vfs {
 
@@ -23,6 +24,7 @@ struct FileHandle {
     WorktreePtr worktree;
     repo::InodePtr inode;
     IoState::Ticket ticket;  // guarded by the node's mutex
+    bool lent = false;       // the worktree counts it as lent to the kernel
     // Committed files.
     std::shared_ptr<const store::FileRecord> record;
     std::shared_ptr<void> pin;  // its commit may go while it is open
@@ -46,6 +48,7 @@ class MountedFilesystem final : public Filesystem {
     Status start();
 
     void set_notifier(Notifier* notifier) override;
+    void set_backing_files(BackingFiles* files) override { backing_files_ = files; }
     void set_socket_path(const std::string& path) override;
     Status shut_down() override;
 
@@ -68,6 +71,7 @@ class MountedFilesystem final : public Filesystem {
                      repo::Worktree::XattrMode mode) override;
     Status remove_xattr(NodeId node, const std::string& name) override;
     Result<SpaceInfo> space(NodeId node) override;
+    Usage usage() const override;
 
     Result<Opened> open_file(NodeId node, int flags, const Caller&) override;
     Result<std::pair<Entry, Opened>> create(NodeId parent, std::string_view name, std::uint32_t mode, int flags,
@@ -146,7 +150,8 @@ class MountedFilesystem final : public Filesystem {
     Attr directory_attr(NodeId id, std::int64_t time_ns) const;
     static Attr attr_of(const repo::Attributes& a);
     Result<Attr> attr_of(const NodePtr& node);
-    static double attr_timeout(const Node& node, const BranchRef* ref);
+    static double attr_timeout(const Node& node);
+    static double attr_timeout(const repo::Attributes& attributes);
     Result<Entry> entry_of(const NodePtr& node);
 
     // ---- xattrs.cpp
@@ -161,7 +166,12 @@ class MountedFilesystem final : public Filesystem {
     void keep_removed(repo::InodePtr removed, const WorktreePtr& worktree);
 
     // ---- files.cpp
-    Result<Opened> open_branch_file(const BranchRef& ref, int flags);
+    Result<Opened> open_branch_file(const BranchRef& ref, int flags, const Caller& caller);
+    void let_go(FileHandle& handle);
+    // open_mode.cpp. `copying`: whoever opens it will ask for copy_range next.
+    Result<Opened> open_in_some_mode(const std::shared_ptr<FileHandle>& handle, bool copying);
+    std::uint32_t lend_to_kernel(const FileHandle& handle, BackingFiles& files);
+    void end_io(FileHandle& handle);
     Result<Opened> open_tree_file(const NodePtr& node, int flags);
     Result<std::shared_ptr<FileHandle>> writable_handle(HandleId handle);
     void read_ahead(const NodePtr& node, const std::shared_ptr<const store::FileRecord>& record, std::uint64_t offset,
@@ -188,6 +198,9 @@ class MountedFilesystem final : public Filesystem {
     const std::int64_t started_ns_;
     std::uint32_t uid_ = 0, gid_ = 0;
     ThreadPool pool_;  // before branches_: worktrees use it to their end
+    std::atomic<BackingFiles*> backing_files_{nullptr};
+    std::atomic<std::uint64_t> passthrough_handles_{0};
+    RecentReaders recent_readers_;
     NodeTable nodes_;
     HandleTable<FileHandle> files_;
     HandleTable<DirectoryHandle> directories_;
@@ -197,6 +210,7 @@ class MountedFilesystem final : public Filesystem {
     Notifier* notifier_ = nullptr;
     std::string socket_path_;
 
+    std::shared_ptr<repo::HotTier> hot_ = std::make_shared<repo::HotTier>();
     Branches branches_;
 };
 

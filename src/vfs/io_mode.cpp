@@ -4,6 +4,8 @@
 namespace coral::vfs {
 
 IoState::State IoState::state() const {
+    if (preparing_) return State::kPreparing;
+    if (passthrough_ > 0) return State::kPassthrough;
     if (cached_ > 0) return State::kCached;
     return binding_ > 0 ? State::kDirect : State::kIdle;
 }
@@ -25,9 +27,27 @@ IoState::Decision IoState::open(Want want) {
     return d;
 }
 
+bool IoState::may_begin_passthrough() const {
+    return state() == State::kIdle;
+}
+
+IoState::Ticket IoState::passthrough_ready(bool writable) {
+    preparing_ = false;
+    ++passthrough_;
+    if (writable) pages_stale_ = true;
+    Ticket ticket;
+    ticket.mode = IoMode::kPassthrough;
+    ticket.open = true;
+    return ticket;
+}
+
 void IoState::close(Ticket& ticket) {
     if (!ticket.open) return;
     ticket.open = false;
+    if (ticket.mode == IoMode::kPassthrough) {
+        --passthrough_;
+        return;
+    }
     if (ticket.mode == IoMode::kCached) {
         --cached_;
         return;
@@ -37,13 +57,28 @@ void IoState::close(Ticket& ticket) {
 }
 
 bool IoState::wrote(Ticket& ticket) {
-    if (ticket.mode == IoMode::kCached) return false;
+    if (ticket.mode != IoMode::kDirect) return false;
     pages_stale_ = true;
     if (!ticket.binding) {
         ticket.binding = true;
         ++binding_;
     }
     return cached_ > 0;
+}
+
+std::string_view to_string(IoState::State state) {
+    switch (state) {
+        case IoState::State::kCached:
+            return "cached";
+        case IoState::State::kDirect:
+            return "direct";
+        case IoState::State::kPreparing:
+        case IoState::State::kPassthrough:
+            return "passthrough";
+        case IoState::State::kIdle:
+            break;
+    }
+    return "idle";
 }
 
 void IoState::flushed(Ticket& ticket) {

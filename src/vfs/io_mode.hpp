@@ -3,6 +3,9 @@
 //
 //   kIdle ──open write-only──► kDirect(n)          kIdle ──any other open──► kCached(n)
 //   any open while kDirect: direct                 any open while kCached: cached
+//   kIdle, or kDirect that binds nobody ──begin_passthrough──► kPreparing ──passthrough_ready──► kPassthrough(n)
+//   kPreparing: every open waits          ──passthrough_refused──► what it was
+//   any open while kPassthrough: passthrough, with the same backing id
 //   last handle closed: kIdle
 //
 // Direct handles cost no second copy in memory, but a shared mapping of them is refused by the kernel, and the kernel's
@@ -11,10 +14,14 @@
 // next open is cached. If such a handle writes again after all (a descriptor shared by fork), the pages have to be
 // dropped by a notification.
 //
-// Passthrough will be a third state here: it excludes both others and needs the backing id of the first open.
+// Passthrough: the kernel reads and writes a file below without us. It answers EIO to an open that is not passthrough
+// while one is, and to a passthrough open while one is cached (fs/fuse/iomode.c, Linux 6.9 and later); direct handles
+// may be there from before. A handle counts here until its RELEASE has come, that is not before the kernel has let go
+// of it: so what is decided here is never looser than the kernel.
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "coral/vfs/filesystem.hpp"
 
@@ -23,7 +30,7 @@ namespace coral::vfs {
 // Not thread-safe: the node's mutex guards it.
 class IoState {
   public:
-    enum class State { kIdle, kCached, kDirect };
+    enum class State { kIdle, kCached, kDirect, kPreparing, kPassthrough };
     enum class Want { kCached, kDirect };
     // One per handle, kept by the handle.
     struct Ticket {
@@ -36,7 +43,14 @@ class IoState {
         bool keep_cache = false;
     };
 
+    // Not while kPreparing or kPassthrough.
     Decision open(Want want);
+    // kIdle, or direct handles that bind nobody.
+    bool may_begin_passthrough() const;
+    void begin_passthrough() { preparing_ = true; }
+    void passthrough_refused() { preparing_ = false; }
+    // The first handle, after begin_passthrough, or another one. `writable`: pages the kernel holds become wrong.
+    Ticket passthrough_ready(bool writable);
     void close(Ticket& ticket);
     // A write through the handle. True: pages that the kernel may hold are wrong now and must be dropped.
     bool wrote(Ticket& ticket);
@@ -47,12 +61,17 @@ class IoState {
     State state() const;
     std::uint32_t cached() const { return cached_; }
     std::uint32_t direct() const { return direct_; }
+    std::uint32_t passthrough() const { return passthrough_; }
 
   private:
     std::uint32_t cached_ = 0;
     std::uint32_t direct_ = 0;   // all direct handles
     std::uint32_t binding_ = 0;  // of these, those that may go on writing
-    bool pages_stale_ = false;   // the kernel may hold pages from before a direct write
+    std::uint32_t passthrough_ = 0;
+    bool preparing_ = false;
+    bool pages_stale_ = false;  // the kernel may hold pages from before a direct write
 };
+
+std::string_view to_string(IoState::State state);  // "idle", "cached", …: user.coral.io
 
 }  // namespace coral::vfs

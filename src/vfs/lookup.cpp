@@ -197,7 +197,7 @@ Entry MountedFilesystem::branch_entry(const std::shared_ptr<TreeSlot>& slot, con
         node->inode = inode;
         node->generation = generation;
     }
-    return Entry{attr_of(a), kForEver, kForEver};
+    return Entry{attr_of(a), kForEver, attr_timeout(a)};
 }
 
 Result<Entry> MountedFilesystem::lookup_in_branch(const NodePtr& parent, std::string_view name) {

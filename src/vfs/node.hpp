@@ -2,6 +2,7 @@
 // What the kernel knows by a number. A node's identity never changes; only its caches do.
 #pragma once
 
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -68,6 +69,8 @@ struct Node {
     repo::InodePtr inode;      // of `generation` of the slot; loaded when it is first needed
     std::uint64_t generation = 0;
     IoState io;
+    std::condition_variable io_settled;  // io is not kPreparing any more
+    std::uint32_t backing = 0;           // while kPassthrough
     std::shared_ptr<ReadAhead> read_ahead;
     std::shared_ptr<const store::FileRecord> record;  // kTreeFile, while it is open or being read
     // copy_range has made the first `copied` bytes equal to those of file `copied_from`; any other change clears it.

@@ -104,6 +104,10 @@ Result<std::string> MountedFilesystem::coral_xattr_branch(const BranchRef& ref, 
     if (a.type != FileType::kRegular) return no_attribute(name);
     if (name == "size") return std::to_string(a.size);
     if (name == "incomplete" && a.incomplete) return std::string("1");
+    if (name == "io") {
+        std::lock_guard lock(ref.node->mutex);
+        return std::string(to_string(ref.node->io.state()));
+    }
     auto content = ref.worktree->content_id(ref.inode);
     if (!content) return no_attribute(name);
     if (name == "sha256" || name == "digest") return content->hex();

@@ -27,6 +27,7 @@ class ForwardingOs : public Os {
     Result<std::vector<std::string>> list_dir(const std::string& path) override { return real().list_dir(path); }
     Result<std::string> read_link(const std::string& path) override { return real().read_link(path); }
     Result<SpaceStat> space(const std::string& path) override { return real().space(path); }
+    Result<bool> has_writers(const std::string& path) override { return real().has_writers(path); }
     std::string boot_id() override { return boot_; }
 
   protected:

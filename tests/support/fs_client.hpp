@@ -58,7 +58,7 @@ class FsClient {
   public:
     explicit FsClient(vfs::Filesystem& fs) : fs_(fs) {}
     vfs::Filesystem& fs() const { return fs_; }
-    vfs::Caller caller() const { return {1000, 1000, 1, 022}; }
+    vfs::Caller caller() const { return {1000, 1000, 0, 022}; }
 
     // "branches/main/a"; symlinks are not followed.
     Result<Held> walk(std::string_view path) const {

@@ -72,6 +72,9 @@ class Os {
     virtual Result<std::vector<std::string>> list_dir(const std::string& path) = 0;  // names, sorted, no "." and ".."
     virtual Result<std::string> read_link(const std::string& path) = 0;
     virtual Result<SpaceStat> space(const std::string& path) = 0;
+    // Does any descriptor or shared mapping, of whatever process, still write to this file? Asked of the kernel (a read
+    // lease is refused while there is one), so descriptors of our own count too. kUnsupported where it cannot tell.
+    virtual Result<bool> has_writers(const std::string& path);
     virtual std::string sqlite_vfs() const { return {}; }  // name of the SQLite VFS to open databases with
     virtual std::string boot_id();                         // coral::boot_id(), unless a test plays a power cut
 

@@ -34,6 +34,9 @@ struct DaemonInfo {
     std::uint32_t pid = 0;
     std::string mount_point, repository, version;
     std::uint64_t pending_ingest = 0, resident_bytes = 0;
+    std::string passthrough;                     // "on", or why not
+    std::uint64_t hot_bytes = 0, hot_limit = 0;  // staging files that stay plain after their ingest
+    std::uint64_t open_files = 0, passthrough_files = 0;
 };
 
 // What the daemon offers; implemented over vfs::Filesystem in fuse/, and by fakes in tests.

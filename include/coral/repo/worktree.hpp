@@ -45,6 +45,7 @@ struct Attributes {
     std::int64_t atime_ns = 0, mtime_ns = 0, ctime_ns = 0;
     std::uint32_t nlink = 1;
     bool incomplete = false;
+    bool lent = false;  // the kernel writes it without us: size and times may change at any moment
 };
 
 struct SetAttributes {
@@ -84,6 +85,12 @@ struct StatusResult {
     std::string branch;
     std::optional<CommitId> commit;
     std::vector<Change> changes;  // sorted by path
+};
+
+// Staging files that stay for a while after their ingest, newest first: of all worktrees that were given it together.
+struct HotTier {
+    std::uint64_t limit = 0;             // bytes
+    std::atomic<std::uint64_t> used{0};  // bytes
 };
 
 class Worktree {
@@ -142,6 +149,21 @@ class Worktree {
     Status sync_file(const InodePtr& inode);             // fsync(2)
     Status sync_names();                                 // fsync(2) of a directory: one FULL commit
     void close_file(const InodePtr& inode, bool writable);
+    // ---- lending: the kernel reads and writes the staging file itself (FUSE passthrough). Between open_file and
+    // close_file; the file stays this inode's staging file until it is given back. False: it cannot be lent, because
+    // there is no staging file, or a stored file shows through. Readers are lent only what has `at_least` bytes, unless
+    // somebody is lent it for writing. `mappable`: the descriptor can be mapped for writing, so writes may come after
+    // it was closed; ingest then waits until the kernel says that there is no writer left.
+    struct Lending {
+        bool writable = false, mappable = false;
+        std::uint64_t at_least = 0;
+    };
+    Result<bool> lend(const InodePtr& inode, const Lending& lending);
+    Result<std::shared_ptr<File>> lent_file(const InodePtr& inode);  // read-only
+    void take_back(const InodePtr& inode, bool writable);  // the kernel did not want it; open_file still counts
+    // Instead of close_file. For writers ingest begins here: flush() does not complete a lent file.
+    void close_lent(const InodePtr& inode, bool writable);
+
     // The whole content of `from` becomes that of `to` without copying bytes, when both are at rest; kUnsupported
     // otherwise.
     Status clone_content(const InodePtr& from, const InodePtr& to);
@@ -166,6 +188,7 @@ class Worktree {
     Status wait_ingested();         // of everything complete
     std::uint64_t pending() const;  // files that wait or run
     BaseMap& base_map() { return base_map_; }
+    void keep_hot(std::shared_ptr<HotTier> tier);  // without it staging files go as soon as they may
 
     // Called, with no lock held, when names or contents change otherwise than through this interface's own caller:
     // restore, place_file. (parent, name, replaced inode or 0).

@@ -33,6 +33,7 @@ struct Options {
     std::uint64_t readahead = 16u << 20;  // decoded ahead of a sequential reader
     bool read_only = false;               // mount -o ro
     bool share = true;                    // equal files of different commits are one inode
+    std::uint64_t hot_size = 0;           // bytes of just ingested staging files that stay plain
 };
 
 struct Attr {
@@ -51,14 +52,23 @@ struct Entry {
     double entry_timeout = 0, attr_timeout = 0;  // seconds
 };
 
-// The mode belongs to the inode while it has handles (docs/architecture.md, "I/O modes"). Passthrough comes later: it
-// will be one more value here, decided in the same place.
-enum class IoMode { kCached, kDirect };
+// The mode belongs to the inode while it has handles (src/vfs/io_mode.hpp).
+enum class IoMode { kCached, kDirect, kPassthrough };
 
 struct Opened {
     HandleId handle = 0;
     IoMode mode = IoMode::kCached;
-    bool keep_cache = false;  // the kernel's pages of this node are still right
+    bool keep_cache = false;    // the kernel's pages of this node are still right
+    std::uint32_t backing = 0;  // kPassthrough: from BackingFiles
+};
+
+// Files that the kernel reads and writes itself. Thread-safe.
+class BackingFiles {
+  public:
+    virtual ~BackingFiles() = default;
+    // Registers an open regular file; it may be closed afterwards. kUnsupported, kPermission: not here.
+    virtual Result<std::uint32_t> open_backing(int descriptor) = 0;
+    virtual void close_backing(std::uint32_t id) = 0;
 };
 
 struct DirItem {
@@ -78,6 +88,11 @@ class Notifier {
     virtual void contents_changed(NodeId, std::uint64_t /*offset*/, std::uint64_t /*length*/) {}
 };
 
+struct Usage {
+    std::uint64_t hot_bytes = 0, hot_limit = 0;           // plain copies of what was just saved
+    std::uint64_t open_files = 0, passthrough_files = 0;  // handles
+};
+
 struct SpaceInfo {
     std::uint64_t block_size, blocks, blocks_free, blocks_available, files, files_free, name_max;
 };
@@ -87,7 +102,9 @@ class Filesystem {
     // Takes the locks of all free branches; a branch that another process owns is read-only until it is free.
     static Result<std::unique_ptr<Filesystem>> open(repo::Repository& repo, const Options& options);
     virtual ~Filesystem() = default;
-    virtual void set_notifier(Notifier* notifier) = 0;   // before the first request; null: nobody listens
+    virtual void set_notifier(Notifier* notifier) = 0;  // before the first request; null: nobody listens
+    // Before the first OPEN, and until the last RELEASE; null: no passthrough.
+    virtual void set_backing_files(BackingFiles*) {}
     virtual void set_socket_path(const std::string&) {}  // what user.coral.socket tells; empty: no such attribute
     // Finish ingest of what is complete, sync, give the branches back. Requests after this fail.
     virtual Status shut_down() = 0;
@@ -117,6 +134,7 @@ class Filesystem {
                              repo::Worktree::XattrMode mode) = 0;
     virtual Status remove_xattr(NodeId node, const std::string& name) = 0;
     virtual Result<SpaceInfo> space(NodeId node) = 0;
+    virtual Usage usage() const = 0;
 
     // ---- files. `flags` are open(2)'s.
     virtual Result<Opened> open_file(NodeId node, int flags, const Caller&) = 0;

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "passthrough.hpp"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "coral/base/log.hpp"
+
+namespace coral::fuse {
+
+namespace {
+
+// The kernel's interface. Debian 12's <linux/fuse.h> is older than passthrough, so it is written down here.
+constexpr std::uint32_t kOpInit = 26, kOpOpen = 14, kOpCreate = 35;
+constexpr std::uint32_t kInitExt = 1u << 30;          // of flags: flags2 means something
+constexpr std::uint32_t kInit2Passthrough = 1u << 5;  // of flags2: FUSE_PASSTHROUGH, bit 37 of both
+constexpr std::uint32_t kOpenPassthrough = 1u << 7;   // FOPEN_PASSTHROUGH
+
+struct InHeader {
+    std::uint32_t length, opcode;
+    std::uint64_t unique;
+};
+struct OutHeader {
+    std::uint32_t length;
+    std::int32_t error;
+    std::uint64_t unique;
+};
+constexpr std::size_t kInHeaderSize = 40, kInitIn2Offset = 16;
+constexpr std::size_t kInitFlags = 12, kInitFlags2 = 32, kInitStackDepth = 36, kInitSize = 64;
+struct OpenOut {
+    std::uint64_t handle;
+    std::uint32_t flags;
+    std::int32_t backing;
+};
+constexpr std::size_t kEntryOutSize = 128;
+
+struct BackingMap {
+    std::int32_t descriptor;
+    std::uint32_t flags;
+    std::uint64_t padding;
+};
+#define CORAL_BACKING_OPEN _IOW(229, 1, BackingMap)
+#define CORAL_BACKING_CLOSE _IOW(229, 2, std::uint32_t)
+
+// libfuse handles a request in the thread that has read it, and our handlers answer in theirs.
+struct Current {
+    std::uint64_t unique = 0;
+    std::uint32_t opcode = 0, backing = 0;
+};
+thread_local Current current;
+std::atomic<bool> wanted_passthrough{false};  // one session per process
+std::atomic<bool> kernel_offers{false};
+
+template <class T>
+T load(const char* from) {
+    T value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+template <class T>
+void store(char* to, T value) {
+    std::memcpy(to, &value, sizeof value);
+}
+
+ssize_t read_request(int fd, void* buffer, size_t size, void*) {
+    ssize_t got = ::read(fd, buffer, size);
+    current = {};
+    if (got < static_cast<ssize_t>(kInHeaderSize)) return got;
+    const char* bytes = static_cast<const char*>(buffer);
+    auto header = load<InHeader>(bytes);
+    current.unique = header.unique;
+    current.opcode = header.opcode;
+    const char* body = bytes + kInHeaderSize;
+    if (header.opcode == kOpInit && static_cast<std::size_t>(got) >= kInHeaderSize + kInitIn2Offset + 4) {
+        kernel_offers = (load<std::uint32_t>(body + kInitFlags) & kInitExt) &&
+                        (load<std::uint32_t>(body + kInitIn2Offset) & kInit2Passthrough);
+    }
+    return got;
+}
+
+// The answer's body lies in one piece behind the header (libfuse's own structs), or there is nothing for us in it.
+void amend(iovec* iov, int count) {
+    if (count < 2 || iov[0].iov_len != sizeof(OutHeader)) return;
+    auto header = load<OutHeader>(static_cast<const char*>(iov[0].iov_base));
+    if (header.unique != current.unique || header.error != 0) return;
+    char* body = static_cast<char*>(iov[1].iov_base);
+    std::size_t size = iov[1].iov_len;
+    if (current.opcode == kOpInit && wanted_passthrough && kernel_offers && size >= kInitSize) {
+        store(body + kInitFlags, load<std::uint32_t>(body + kInitFlags) | kInitExt);
+        store(body + kInitFlags2, load<std::uint32_t>(body + kInitFlags2) | kInit2Passthrough);
+        store(body + kInitStackDepth, std::uint32_t{1});
+        return;
+    }
+    if (current.backing == 0) return;
+    std::size_t at = current.opcode == kOpCreate ? kEntryOutSize : 0;
+    if ((current.opcode != kOpOpen && current.opcode != kOpCreate) || size < at + sizeof(OpenOut)) return;
+    auto open = load<OpenOut>(body + at);
+    open.flags |= kOpenPassthrough;
+    open.backing = static_cast<std::int32_t>(current.backing);
+    store(body + at, open);
+}
+
+ssize_t write_answer(int fd, iovec* iov, int count, void*) {
+    if (current.opcode == kOpInit || current.backing != 0) amend(iov, count);
+    return ::writev(fd, iov, count);
+}
+
+}  // namespace
+
+Status Passthrough::attach(fuse_session* session, bool wanted) {
+    wanted_passthrough = wanted;
+    if (!wanted) refuse("switched off (option passthrough=off)");
+    device_ = fuse_session_fd(session);
+    fuse_custom_io io{};
+    io.read = read_request;
+    io.writev = write_answer;
+    if (int error = fuse_session_custom_io(session, &io, device_); error != 0)
+        return make_error(Errc::kUnsupported, fmt::format("fuse_session_custom_io: {}", std::strerror(-error)));
+    return {};
+}
+
+void Passthrough::refuse(std::string reason) {
+    std::lock_guard lock(mutex_);
+    usable_ = false;
+    why_not_ = std::move(reason);
+}
+
+std::string Passthrough::why_not() const {
+    std::lock_guard lock(mutex_);
+    return usable_ ? std::string() : why_not_;
+}
+
+void Passthrough::probe(int descriptor) {
+    if (!wanted_passthrough) return;
+    if (!kernel_offers) {
+        refuse("the kernel does not offer it (Linux 6.9 or later, with CONFIG_FUSE_PASSTHROUGH)");
+        return;
+    }
+    auto id = open_backing(descriptor);
+    if (!id) {
+        refuse(id.error().message);
+        return;
+    }
+    close_backing(*id);
+    usable_ = true;
+}
+
+Result<std::uint32_t> Passthrough::open_backing(int descriptor) {
+    BackingMap map{descriptor, 0, 0};
+    int id = ::ioctl(device_, CORAL_BACKING_OPEN, &map);
+    if (id > 0) return static_cast<std::uint32_t>(id);
+    switch (errno) {
+        case EPERM:
+            return make_error(Errc::kPermission, "it needs CAP_SYS_ADMIN (mount as root)");
+        case ELOOP:
+            return make_error(Errc::kUnsupported,
+                              "the repository's filesystem is stacked upon another one (overlayfs)");
+        default:
+            return make_error(Errc::kUnsupported, fmt::format("the kernel refuses the file: {}", std::strerror(errno)));
+    }
+}
+
+void Passthrough::close_backing(std::uint32_t id) {
+    if (::ioctl(device_, CORAL_BACKING_CLOSE, &id) != 0)
+        log_debug("passthrough: closing backing file {}: {}", id, std::strerror(errno));
+}
+
+void Passthrough::answer_with(std::uint32_t backing) {
+    current.backing = backing;
+}
+
+}  // namespace coral::fuse

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// FUSE passthrough with a libfuse that does not know it (3.14; its own API came with 3.17): the kernel reads and writes
+// a file below without us. libfuse lets us read requests and write answers ourselves (fuse_session_custom_io), so the
+// few fields that it does not fill are put into the answers on their way: INIT's flag and stack depth, OPEN's and
+// CREATE's flag and backing id. Works with every later libfuse, too. Layouts: <linux/fuse.h> of Linux 6.9.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <string>
+
+#include "coral/vfs/filesystem.hpp"
+#include "fuse_api.hpp"
+
+namespace coral::fuse {
+
+class Passthrough final : public vfs::BackingFiles {
+  public:
+    // Between fuse_session_mount and the loop. `wanted` false: requests pass through unchanged.
+    Status attach(fuse_session* session, bool wanted);
+    // After INIT: tries with a file of the repository. Afterwards usable() and why_not() are settled.
+    void probe(int descriptor);
+
+    bool usable() const { return usable_; }
+    std::string why_not() const;
+
+    Result<std::uint32_t> open_backing(int descriptor) override;
+    void close_backing(std::uint32_t id) override;
+
+    // The answer that this thread gives next, to an OPEN or a CREATE, names this file.
+    static void answer_with(std::uint32_t backing);
+
+  private:
+    void refuse(std::string reason);
+    int device_ = -1;
+    std::atomic<bool> usable_{false};
+    mutable std::mutex mutex_;  // guards why_not_
+    std::string why_not_ = "not tried yet";
+};
+
+}  // namespace coral::fuse

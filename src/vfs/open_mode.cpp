@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which way an open branch file goes: asks the state machine (io_mode.hpp), and does what passthrough needs around it.
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include "coral/base/log.hpp"
+#include "vfs/filesystem_impl.hpp"
+
+namespace coral::vfs {
+namespace {
+
+// Smaller files that nobody writes are read through the page cache: opening them costs more than reading them.
+constexpr std::uint64_t kPassthroughLeast = 1u << 20;
+
+// Write-only descriptors cannot be mapped, so nothing is lost without the page cache, and each write is spared a copy.
+// O_APPEND stays cached: its writers are logs, small writes that somebody reads at the same time.
+IoState::Want io_want(int flags) {
+    return (flags & O_ACCMODE) == O_WRONLY && !(flags & O_APPEND) ? IoState::Want::kDirect : IoState::Want::kCached;
+}
+
+// Between begin_passthrough and its end every other open of the file waits: so it ends, whatever happens.
+class Preparation {
+  public:
+    explicit Preparation(Node& node) : node_(node) { node_.io.begin_passthrough(); }
+    ~Preparation() {
+        if (!settled_) settle([](Node& node) { node.io.passthrough_refused(); });
+    }
+    Preparation(const Preparation&) = delete;
+    Preparation& operator=(const Preparation&) = delete;
+    template <class F>
+    void settle(F&& end) {
+        {
+            std::lock_guard lock(node_.mutex);
+            end(node_);
+        }
+        settled_ = true;
+        node_.io_settled.notify_all();
+    }
+
+  private:
+    Node& node_;
+    bool settled_ = false;
+};
+
+repo::Worktree::Lending lending_of(const FileHandle& handle, std::uint64_t at_least) {
+    repo::Worktree::Lending lending;
+    lending.writable = handle.writable;
+    lending.mappable = handle.writable && handle.readable;
+    lending.at_least = at_least;
+    return lending;
+}
+
+}  // namespace
+
+// 0: not to be had, and the file is not lent.
+std::uint32_t MountedFilesystem::lend_to_kernel(const FileHandle& handle, BackingFiles& files) {
+    auto lent = handle.worktree->lend(handle.inode, lending_of(handle, kPassthroughLeast));
+    if (!lent) log_warn("passthrough: {}", lent.error().message);
+    if (!lent || !*lent) return 0;
+    auto file = handle.worktree->lent_file(handle.inode);
+    auto id = file ? files.open_backing((*file)->native_handle()) : Result<std::uint32_t>(std::move(file).error());
+    if (id) return *id;
+    log_warn("passthrough: {}", id.error().message);
+    handle.worktree->take_back(handle.inode, handle.writable);
+    return 0;
+}
+
+Result<Opened> MountedFilesystem::open_in_some_mode(const std::shared_ptr<FileHandle>& handle, bool copying) {
+    Node& node = *handle->node;
+    BackingFiles* files = backing_files_;
+    std::unique_lock lock(node.mutex);
+    node.io_settled.wait(lock, [&] { return node.io.state() != IoState::State::kPreparing; });
+    if (handle->flags & O_TRUNC) node.copied_from.reset();
+    if (node.io.state() == IoState::State::kPassthrough) {
+        handle->ticket = node.io.passthrough_ready(handle->writable);
+        std::uint32_t backing = node.backing;
+        lock.unlock();
+        // A file that is lent keeps its staging file, so this fails with the disk only.
+        auto lent = handle->worktree->lend(handle->inode, lending_of(*handle, 0));
+        if (lent && *lent) {
+            handle->lent = true;
+            ++passthrough_handles_;
+            return Opened{files_.add(handle), IoMode::kPassthrough, false, backing};
+        }
+        end_io(*handle);
+        return lent ? make_error(Errc::kIo, "the file cannot be opened while the kernel reads it itself")
+                    : std::move(lent).error();
+    }
+    if (files && !copying && node.io.may_begin_passthrough()) {
+        Preparation preparation(node);
+        lock.unlock();
+        if (std::uint32_t backing = lend_to_kernel(*handle, *files)) {
+            handle->lent = true;
+            ++passthrough_handles_;
+            preparation.settle([&](Node& n) {
+                handle->ticket = n.io.passthrough_ready(handle->writable);
+                n.backing = backing;
+            });
+            return Opened{files_.add(handle), IoMode::kPassthrough, false, backing};
+        }
+        IoState::Decision io;
+        preparation.settle([&](Node& n) {
+            n.io.passthrough_refused();
+            io = n.io.open(io_want(handle->flags));
+            handle->ticket = io.ticket;
+        });
+        return Opened{files_.add(handle), io.ticket.mode, io.keep_cache, 0};
+    }
+    IoState::Decision io = node.io.open(io_want(handle->flags));
+    handle->ticket = io.ticket;
+    return Opened{files_.add(handle), io.ticket.mode, io.keep_cache, 0};
+}
+
+// The handle is gone: with the last one in passthrough the kernel's backing file goes, too.
+void MountedFilesystem::end_io(FileHandle& handle) {
+    std::uint32_t backing = 0;
+    {
+        std::lock_guard lock(handle.node->mutex);
+        bool passthrough = handle.ticket.open && handle.ticket.mode == IoMode::kPassthrough;
+        handle.node->io.close(handle.ticket);
+        if (passthrough && handle.node->io.passthrough() == 0) std::swap(backing, handle.node->backing);
+    }
+    BackingFiles* files = backing_files_;
+    if (backing != 0 && files) files->close_backing(backing);
+}
+
+}  // namespace coral::vfs
