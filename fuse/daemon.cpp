@@ -131,8 +131,10 @@ int Daemon::serve() {
     return 0;
 }
 
-// The backing filesystem is the one that staging files are on.
+// The backing filesystem is the one that staging files are on. The kernel takes backing files once it has taken our
+// answer to INIT: whoever is answered by the mount knows that it has.
 void Daemon::start_passthrough() {
+    (void)real_os().stat(mount_point_);
     if (auto file = real_os().open(path_join(repository_path_, "FORMAT"), OpenMode::kRead))
         passthrough_.probe((*file)->native_handle());
     if (passthrough_.usable()) {

@@ -20,7 +20,7 @@ namespace {
 //                     change behind the kernel's back here, that is what EXPLICIT_INVAL_DATA says
 //   CACHE_SYMLINKS    HEAD and tags/ must be seen to move at once, whoever moves them
 //   FLOCK, POSIX_LOCKS  the kernel does both by itself for a filesystem on one machine
-//   HANDLE_KILLPRIV   the mount is nosuid; the second version, which saves a GETXATTR per WRITE, needs libfuse 3.17
+//   HANDLE_KILLPRIV   its second version is negotiated in passthrough.cpp: libfuse 3.14 does not know it
 //   POSIX_ACL, EXPORT_SUPPORT  not offered
 constexpr unsigned kWanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ATOMIC_O_TRUNC |
                              FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |

@@ -16,8 +16,9 @@ inline void apply_io_mode(const vfs::Opened& opened, fuse_file_info& info) {
     info.direct_io = opened.mode == vfs::IoMode::kDirect;
     info.keep_cache = opened.keep_cache;
     Passthrough::answer_with(opened.mode == vfs::IoMode::kPassthrough ? opened.backing : 0);
-    // What was only read has nothing to flush: saves a request per close.
-    info.noflush = (info.flags & O_ACCMODE) == O_RDONLY;
+    // What was only read has nothing to flush: saves a request per close. Nor has what the kernel writes itself: its
+    // end is RELEASE.
+    info.noflush = (info.flags & O_ACCMODE) == O_RDONLY || opened.mode == vfs::IoMode::kPassthrough;
 }
 
 }  // namespace coral::fuse

@@ -43,6 +43,7 @@ void op_open(fuse_req_t req, fuse_ino_t node, fuse_file_info* info) {
             r.error(opened.error());
             return;
         }
+        if (Passthrough::kills_privileges()) (void)fs.drop_set_ids(node);
         apply_io_mode(*opened, *info);
         if (!r.opened(*info)) abandon(fs, opened->handle);
     });
@@ -57,6 +58,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
             return;
         }
         const auto& [entry, opened] = *created;
+        if (Passthrough::kills_privileges()) (void)fs.drop_set_ids(entry.attr.node);
         apply_io_mode(opened, *info);
         if (!r.created(entry, *info)) {
             abandon(fs, opened.handle);
@@ -74,9 +76,10 @@ void op_read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_in
     });
 }
 
-void op_write(fuse_req_t req, fuse_ino_t, const char* data, size_t size, off_t offset, fuse_file_info* info) {
+void op_write(fuse_req_t req, fuse_ino_t node, const char* data, size_t size, off_t offset, fuse_file_info* info) {
     handle(req, "write", [&](Request& r) {
         auto done = r.fs().write(info->fh, static_cast<std::uint64_t>(offset), as_bytes(std::string_view(data, size)));
+        if (done && Passthrough::kills_privileges()) (void)r.fs().drop_set_ids(node);
         done ? r.written(*done) : r.error(done.error());
     });
 }

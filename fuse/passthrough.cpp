@@ -16,10 +16,11 @@ namespace coral::fuse {
 namespace {
 
 // The kernel's interface. Debian 12's <linux/fuse.h> is older than passthrough, so it is written down here.
-constexpr std::uint32_t kOpInit = 26, kOpOpen = 14, kOpCreate = 35;
-constexpr std::uint32_t kInitExt = 1u << 30;          // of flags: flags2 means something
-constexpr std::uint32_t kInit2Passthrough = 1u << 5;  // of flags2: FUSE_PASSTHROUGH, bit 37 of both
-constexpr std::uint32_t kOpenPassthrough = 1u << 7;   // FOPEN_PASSTHROUGH
+constexpr std::uint32_t kOpSetattr = 4, kOpOpen = 14, kOpWrite = 16, kOpInit = 26, kOpCreate = 35;
+constexpr std::uint32_t kInitExt = 1u << 30;             // of flags: flags2 means something
+constexpr std::uint32_t kInit2Passthrough = 1u << 5;     // of flags2: FUSE_PASSTHROUGH, bit 37 of both
+constexpr std::uint32_t kInitKillPrivileges = 1u << 28;  // of flags: FUSE_HANDLE_KILLPRIV_V2
+constexpr std::uint32_t kOpenPassthrough = 1u << 7;      // FOPEN_PASSTHROUGH
 
 struct InHeader {
     std::uint32_t length, opcode;
@@ -32,6 +33,16 @@ struct OutHeader {
 };
 constexpr std::size_t kInHeaderSize = 40, kInitIn2Offset = 16;
 constexpr std::size_t kInitFlags = 12, kInitFlags2 = 32, kInitStackDepth = 36, kInitSize = 64;
+// Where a request says that set-user-id must go: the field's offset in its body, and the bit.
+struct KillBit {
+    std::uint32_t opcode, offset, bit;
+};
+constexpr KillBit kKillBits[] = {
+    {kOpSetattr, 0, 1u << 11},  // FATTR_KILL_SUIDGID of valid
+    {kOpOpen, 4, 1u << 0},      // FUSE_OPEN_KILL_SUIDGID of open_flags
+    {kOpWrite, 20, 1u << 2},    // FUSE_WRITE_KILL_SUIDGID of write_flags
+    {kOpCreate, 12, 1u << 0},
+};
 struct OpenOut {
     std::uint64_t handle;
     std::uint32_t flags;
@@ -51,10 +62,11 @@ struct BackingMap {
 struct Current {
     std::uint64_t unique = 0;
     std::uint32_t opcode = 0, backing = 0;
+    bool kills_privileges = false;
 };
 thread_local Current current;
 std::atomic<bool> wanted_passthrough{false};  // one session per process
-std::atomic<bool> kernel_offers{false};
+std::atomic<bool> kernel_offers{false}, kernel_kills{false};
 
 template <class T>
 T load(const char* from) {
@@ -76,7 +88,14 @@ ssize_t read_request(int fd, void* buffer, size_t size, void*) {
     current.unique = header.unique;
     current.opcode = header.opcode;
     const char* body = bytes + kInHeaderSize;
-    if (header.opcode == kOpInit && static_cast<std::size_t>(got) >= kInHeaderSize + kInitIn2Offset + 4) {
+    std::size_t size_of_body = static_cast<std::size_t>(got) - kInHeaderSize;
+    for (const KillBit& one : kKillBits) {
+        if (header.opcode == one.opcode && size_of_body >= one.offset + 4)
+            current.kills_privileges = load<std::uint32_t>(body + one.offset) & one.bit;
+    }
+    if (header.opcode == kOpInit && size_of_body >= kInitFlags + 4)
+        kernel_kills = load<std::uint32_t>(body + kInitFlags) & kInitKillPrivileges;
+    if (header.opcode == kOpInit && size_of_body >= kInitIn2Offset + 4) {
         kernel_offers = (load<std::uint32_t>(body + kInitFlags) & kInitExt) &&
                         (load<std::uint32_t>(body + kInitIn2Offset) & kInit2Passthrough);
     }
@@ -90,6 +109,8 @@ void amend(iovec* iov, int count) {
     if (header.unique != current.unique || header.error != 0) return;
     char* body = static_cast<char*>(iov[1].iov_base);
     std::size_t size = iov[1].iov_len;
+    if (current.opcode == kOpInit && kernel_kills && size >= kInitFlags + 4)
+        store(body + kInitFlags, load<std::uint32_t>(body + kInitFlags) | kInitKillPrivileges);
     if (current.opcode == kOpInit && wanted_passthrough && kernel_offers && size >= kInitSize) {
         store(body + kInitFlags, load<std::uint32_t>(body + kInitFlags) | kInitExt);
         store(body + kInitFlags2, load<std::uint32_t>(body + kInitFlags2) | kInit2Passthrough);
@@ -168,6 +189,10 @@ Result<std::uint32_t> Passthrough::open_backing(int descriptor) {
 void Passthrough::close_backing(std::uint32_t id) {
     if (::ioctl(device_, CORAL_BACKING_CLOSE, &id) != 0)
         log_debug("passthrough: closing backing file {}: {}", id, std::strerror(errno));
+}
+
+bool Passthrough::kills_privileges() {
+    return current.kills_privileges;
 }
 
 void Passthrough::answer_with(std::uint32_t backing) {

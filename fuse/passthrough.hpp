@@ -28,6 +28,11 @@ class Passthrough final : public vfs::BackingFiles {
     Result<std::uint32_t> open_backing(int descriptor) override;
     void close_backing(std::uint32_t id) override;
 
+    // The request that this thread is handling must clear set-user-id and set-group-id, as a write by an ordinary user
+    // does. With this protocol (FUSE_HANDLE_KILLPRIV_V2, which libfuse 3.14 does not know either) the kernel need not
+    // ask for security.capability before each write: that would cost a round trip, and stop a writer whose daemon died.
+    static bool kills_privileges();
+
     // The answer that this thread gives next, to an OPEN or a CREATE, names this file.
     static void answer_with(std::uint32_t backing);
 

@@ -23,7 +23,7 @@ Attributes Worktree::attributes(const InodePtr& inode) const {
     out.ctime_ns = inode->ctime_ns;
     out.nlink = inode->unlinked ? 0 : 1;
     out.incomplete = inode->staged && !inode->complete;
-    out.lent = inode->loan.writers > 0;
+    out.lent = inode->loan.may_be_written();
     return out;
 }
 

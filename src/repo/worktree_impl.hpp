@@ -85,6 +85,7 @@ struct Loan {
     // Somebody who is not counted may still write: a mapping after its descriptor was closed, a client of a daemon that
     // died. Only the kernel knows when he is gone.
     bool unknown_writers = false;
+    bool may_be_written() const { return writers > 0 || unknown_writers; }
     bool releasing = false;  // the row is losing its staging file: nothing to lend
     bool synced = false;     // fsync(2) came: once more when the last writer is gone
     // The file when its first writer came: if it is the same when the last one goes, nothing was written.

@@ -30,7 +30,7 @@ Result<bool> Worktree::lend(const InodePtr& inode, const Lending& lending) {
         std::lock_guard lock(inode->mutex);
         const auto& staged = inode->staged;
         if (!staged || staged->base() || inode->loan.releasing) return false;
-        if (inode->loan.writers == 0 && staged->size() < lending.at_least) return false;
+        if (!inode->loan.may_be_written() && staged->size() < lending.at_least) return false;
         ++inode->loan.readers;
         return true;
     }
@@ -95,7 +95,7 @@ void Worktree::Impl::refresh_lent(const InodePtr& inode) {
     std::shared_ptr<StagedFile> staged;
     {
         std::lock_guard lock(inode->mutex);
-        if (inode->loan.writers == 0) return;
+        if (!inode->loan.may_be_written()) return;
         staged = inode->staged;
     }
     if (!staged) return;
@@ -106,7 +106,7 @@ void Worktree::Impl::refresh_lent(const InodePtr& inode) {
         return;
     }
     std::lock_guard lock(inode->mutex);
-    if (inode->staged != staged || inode->loan.writers == 0) return;
+    if (inode->staged != staged || !inode->loan.may_be_written() || staged->base()) return;
     staged->set_size(stat->size);
     inode->size = stat->size;
     // Otherwise the times are those that somebody has set since.
@@ -127,6 +127,7 @@ bool Worktree::Impl::may_still_change(const InodePtr& inode) {
     auto writers = repo.os().has_writers(staged->path());
     if (writers && *writers) return true;
     if (!writers) log_debug("{}: {}", staged->path(), writers.error().message);
+    refresh_lent(inode);  // for the last time
     std::lock_guard lock(inode->mutex);
     inode->loan.unknown_writers = false;
     return false;

@@ -134,6 +134,15 @@ Result<Entry> MountedFilesystem::set_attributes(NodeId id, const repo::SetAttrib
     return Entry{attr_of(a), 0, ref.inode == ref.worktree->root() ? 0 : attr_timeout(a)};
 }
 
+Result<Entry> MountedFilesystem::drop_set_ids(NodeId id) {
+    CORAL_TRY(Entry now, attributes(id, std::nullopt));
+    std::uint32_t drop = now.attr.mode & (now.attr.mode & 010u ? 06000u : 04000u);
+    if (now.attr.type != FileType::kRegular || drop == 0) return now;
+    repo::SetAttributes set;
+    set.mode = now.attr.mode & ~drop;
+    return set_attributes(id, set, std::nullopt);
+}
+
 Result<std::string> MountedFilesystem::read_link(NodeId id) {
     CORAL_TRY(NodePtr node, node_of(id));
     if (node->kind == NodeKind::kLink) return node->text;

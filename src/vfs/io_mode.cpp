@@ -28,7 +28,7 @@ IoState::Decision IoState::open(Want want) {
 }
 
 bool IoState::may_begin_passthrough() const {
-    return state() == State::kIdle;
+    return state() == State::kIdle && direct_ == 0;
 }
 
 IoState::Ticket IoState::passthrough_ready(bool writable) {

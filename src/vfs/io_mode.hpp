@@ -3,8 +3,8 @@
 //
 //   kIdle ──open write-only──► kDirect(n)          kIdle ──any other open──► kCached(n)
 //   any open while kDirect: direct                 any open while kCached: cached
-//   kIdle, or kDirect that binds nobody ──begin_passthrough──► kPreparing ──passthrough_ready──► kPassthrough(n)
-//   kPreparing: every open waits          ──passthrough_refused──► what it was
+//   kIdle without any handle ──begin_passthrough──► kPreparing ──passthrough_ready──► kPassthrough(n)
+//   kPreparing: every open waits                      │ passthrough_refused: kIdle
 //   any open while kPassthrough: passthrough, with the same backing id
 //   last handle closed: kIdle
 //
@@ -15,9 +15,10 @@
 // dropped by a notification.
 //
 // Passthrough: the kernel reads and writes a file below without us. It answers EIO to an open that is not passthrough
-// while one is, and to a passthrough open while one is cached (fs/fuse/iomode.c, Linux 6.9 and later); direct handles
-// may be there from before. A handle counts here until its RELEASE has come, that is not before the kernel has let go
-// of it: so what is decided here is never looser than the kernel.
+// while one is, and to a passthrough open while one is cached (fs/fuse/iomode.c, Linux 6.9 and later). A handle counts
+// here from its OPEN, that is before the kernel knows its mode, until its RELEASE has come, that is after the kernel
+// has let go of it: so what is decided here is never looser than the kernel. (Direct handles that the kernel has taken
+// bar nothing, but one whose answer is still on its way does, and we cannot tell them apart.)
 #pragma once
 
 #include <cstdint>
@@ -45,7 +46,6 @@ class IoState {
 
     // Not while kPreparing or kPassthrough.
     Decision open(Want want);
-    // kIdle, or direct handles that bind nobody.
     bool may_begin_passthrough() const;
     void begin_passthrough() { preparing_ = true; }
     void passthrough_refused() { preparing_ = false; }

@@ -68,6 +68,7 @@ std::uint32_t MountedFilesystem::lend_to_kernel(const FileHandle& handle, Backin
 Result<Opened> MountedFilesystem::open_in_some_mode(const std::shared_ptr<FileHandle>& handle, bool copying) {
     Node& node = *handle->node;
     BackingFiles* files = backing_files_;
+    const std::uint32_t mode = handle->worktree->attributes(handle->inode).mode;
     std::unique_lock lock(node.mutex);
     node.io_settled.wait(lock, [&] { return node.io.state() != IoState::State::kPreparing; });
     if (handle->flags & O_TRUNC) node.copied_from.reset();
@@ -86,7 +87,9 @@ Result<Opened> MountedFilesystem::open_in_some_mode(const std::shared_ptr<FileHa
         return lent ? make_error(Errc::kIo, "the file cannot be opened while the kernel reads it itself")
                     : std::move(lent).error();
     }
-    if (files && !copying && node.io.may_begin_passthrough()) {
+    // Writes by the kernel would leave set-user-id as it is.
+    bool plain = !handle->writable || !(mode & 06000);
+    if (files && plain && !copying && node.io.may_begin_passthrough()) {
         Preparation preparation(node);
         lock.unlock();
         if (std::uint32_t backing = lend_to_kernel(*handle, *files)) {

@@ -118,7 +118,7 @@ TEST_F(PassthroughTest, AllOpensOfOneInodeUseOneBackingFile) {
 TEST_F(PassthroughTest, ACachedOpenBarsPassthroughUntilItIsClosed) {
     ASSERT_OK(c().put(kFile, noise(2'000'000, 2)));
     settle();
-    again({});  // not hot: the file is in packs now
+    again({});                    // not hot: the file is in packs now
     auto held = c().walk(kFile);  // the kernel does not forget it meanwhile
     auto cached = c().open(kFile, O_RDONLY);
     ASSERT_OK(cached);
