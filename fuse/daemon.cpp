@@ -74,7 +74,7 @@ class Daemon {
 
 Status Daemon::open_repository() {
     repo::RepositoryOptions repository_options;
-    if (options_.cache_size) repository_options.store.cache_bytes = *options_.cache_size;
+    if (options_.memory) repository_options.store.cache_bytes = *options_.memory;
     CORAL_TRY(repo_, repo::Repository::open(real_os(), repository_path_, repository_options));
     vfs::Options fs_options;
     fs_options.threads = options_.threads.value_or(0);
@@ -83,6 +83,8 @@ Status Daemon::open_repository() {
     fs_options.read_only = options_.read_only;
     fs_options.share = options_.share;
     fs_options.hot_size = options_.hot_size;
+    fs_options.cache_size = options_.cache_size;
+    fs_options.materialize = options_.materialize;
     CORAL_TRY(fs_, vfs::Filesystem::open(*repo_, fs_options));
     return {};
 }

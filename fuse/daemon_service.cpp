@@ -130,6 +130,8 @@ Result<control::DaemonInfo> DaemonService::info() {
     vfs::Usage usage = fs_.usage();
     info.hot_bytes = usage.hot_bytes;
     info.hot_limit = usage.hot_limit;
+    info.plain_bytes = usage.plain_bytes;
+    info.plain_limit = usage.plain_limit;
     info.open_files = usage.open_files;
     info.passthrough_files = usage.passthrough_files;
     std::map<std::string, Uuid> owned;
@@ -148,6 +150,27 @@ Result<std::shared_ptr<repo::Worktree>> DaemonService::worktree(const std::strin
     CORAL_TRY(auto worktree, fs_.worktree(branch));
     if (worktree) publish(worktree);
     return worktree;
+}
+
+// Down the path as the kernel would go, so that the node is the one that it knows.
+Result<bool> DaemonService::warm(const std::string& path) {
+    std::vector<vfs::NodeId> held;
+    vfs::NodeId at = vfs::kRoot;
+    Result<bool> done = false;
+    for (std::size_t begin = 0; begin <= path.size();) {
+        std::size_t end = std::min(path.find('/', begin), path.size());
+        auto entry = fs_.lookup(at, std::string_view(path).substr(begin, end - begin));
+        if (!entry) {
+            done = std::move(entry).error().with(path);
+            break;
+        }
+        at = entry->attr.node;
+        held.push_back(at);
+        begin = end + 1;
+        if (begin > path.size()) done = fs_.warm(at);
+    }
+    for (vfs::NodeId node : held) fs_.forget(node, 1);
+    return done;
 }
 
 Status DaemonService::branches_changed() {

@@ -34,6 +34,7 @@ class DaemonService final : public control::Service {
     Result<std::shared_ptr<repo::Worktree>> worktree(const std::string& branch) override;
     Status branches_changed() override;
     Status release_branch(const std::string& branch) override;
+    Result<bool> warm(const std::string& path) override;
     Status packs_changed() override { return repo_.store().tidy(); }
     Status stop() override { return hooks_.stop(); }
     void settle() override { hooks_.settle(); }

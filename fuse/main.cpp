@@ -21,11 +21,13 @@ constexpr const char* kOptionHelp = R"(Options after -o, separated by commas:
   allow_root            root may
   auto_unmount          unmount when the daemon dies
   nonempty              mount over a directory that has files
-  cache_size=SIZE       memory for decoded data, such as 512M or 2G
+  memory=SIZE           for decoded data, such as 512M or 2G
   threads=N             for storing and reading ahead
   readahead=SIZE        decoded ahead of a sequential reader
   readahead_kb=N        the kernel's own read-ahead (root only; 0 leaves it; default 1024)
   hot_size=SIZE         just saved files stay plain up to this many bytes (8G; 0: none)
+  cache_size=SIZE       plain copies of committed files, which the kernel reads by itself (16G; 0: none)
+  materialize=WHEN      auto: a file that is read again gets a plain copy; never; always: at the first open
   passthrough=off       the kernel never reads and writes files itself (auto: when it may, as root)
   share=off             equal files of different commits get inodes of their own
   fsname=NAME           shown by mount and df instead of the repository's path

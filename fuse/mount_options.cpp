@@ -36,11 +36,31 @@ Result<unsigned> parse_number(std::string_view name, std::string_view text, unsi
     return value;
 }
 
-Status set_cache_size(MountOptions& o, std::string_view value) {
-    if (value.empty()) return needs_value("cache_size", "512M");
+Status set_memory(MountOptions& o, std::string_view value) {
+    if (value.empty()) return needs_value("memory", "512M");
     CORAL_TRY(std::uint64_t size, parse_size(value));
-    if (size < (32u << 20)) return make_error(Errc::kInvalid, "option 'cache_size' must be at least 32M");
-    o.cache_size = size;
+    if (size < (32u << 20)) return make_error(Errc::kInvalid, "option 'memory' must be at least 32M");
+    o.memory = size;
+    return {};
+}
+
+Status set_cache_size(MountOptions& o, std::string_view value) {
+    if (value.empty()) return needs_value("cache_size", "16G");
+    CORAL_TRY(o.cache_size, parse_size(value));
+    return {};
+}
+
+Status set_materialize(MountOptions& o, std::string_view value) {
+    using Materialize = vfs::Options::Materialize;
+    if (value == "auto") {
+        o.materialize = Materialize::kAuto;
+    } else if (value == "never") {
+        o.materialize = Materialize::kNever;
+    } else if (value == "always") {
+        o.materialize = Materialize::kAlways;
+    } else {
+        return needs_value("materialize", "never");
+    }
     return {};
 }
 
@@ -103,7 +123,9 @@ const std::map<std::string_view, Setter>& setters() {
         {"auto_unmount", set_flag<&MountOptions::auto_unmount>},
         {"nonempty", set_flag<&MountOptions::nonempty>},
         {"debug", set_flag<&MountOptions::debug>},
+        {"memory", set_memory},
         {"cache_size", set_cache_size},
+        {"materialize", set_materialize},
         {"readahead", set_readahead},
         {"threads", set_threads},
         {"readahead_kb", set_readahead_kb},

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "coral/base/result.hpp"
+#include "coral/vfs/filesystem.hpp"
 
 namespace coral::fuse {
 
@@ -17,9 +18,10 @@ struct MountOptions {
     bool allow_other = false, allow_root = false, auto_unmount = false, nonempty = false;
     bool share = true;
     bool passthrough = true;  // where the kernel allows it
-    std::uint64_t hot_size = std::uint64_t{8} << 30;
+    std::uint64_t hot_size = std::uint64_t{8} << 30, cache_size = std::uint64_t{16} << 30;  // of plain files
+    vfs::Options::Materialize materialize = vfs::Options::Materialize::kAuto;
     bool debug = false;
-    std::optional<std::uint64_t> cache_size, readahead;  // bytes
+    std::optional<std::uint64_t> memory, readahead;  // bytes
     std::optional<unsigned> threads;
     std::optional<unsigned> readahead_kb;  // of the kernel's; 0: leave it
     std::string fsname;                    // empty: the repository's path

@@ -65,5 +65,6 @@ const Command& status_command();
 const Command& tag_command();
 const Command& umount_command();
 const Command& version_command();
+const Command& warm_command();
 
 }  // namespace coral::cli

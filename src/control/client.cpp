@@ -80,6 +80,10 @@ class SocketClient final : public Client {
         return done(call({{"command", "release_branch"}, {"branch", escape(branch)}}));
     }
 
+    Result<bool> warm(const std::string& path) override {
+        CORAL_TRY(Json result, call({{"command", "warm"}, {"path", escape(path)}}));
+        return decode([&] { return result.at("plain").get<bool>(); });
+    }
     Status packs_changed() override { return done(call({{"command", "packs_changed"}})); }
 
     Status stop() override {

@@ -113,6 +113,12 @@ Result<Answer> do_packs_changed(Service& service, const Json&, Activity&) {
     return Answer{};
 }
 
+Result<Answer> do_warm(Service& service, const Json& request, Activity&) {
+    CORAL_TRY(std::string path, decode([&] { return text_of(request, "path"); }));
+    CORAL_TRY(bool plain, service.warm(path));
+    return Answer{{}, {{"plain", plain}}};
+}
+
 Result<Answer> do_stop(Service& service, const Json&, Activity&) {
     CORAL_CHECK(service.stop());
     return Answer{};
@@ -130,6 +136,7 @@ const std::map<std::string, Handler, std::less<>>& table() {
         {"branches_changed", do_branches_changed},
         {"release_branch", do_release_branch},
         {"packs_changed", do_packs_changed},
+        {"warm", do_warm},
         {kStopCommand, do_stop},
     };
     return commands;

@@ -214,6 +214,8 @@ Json to_json(const DaemonInfo& info) {
             {"passthrough", escape(info.passthrough)},
             {"hot_bytes", info.hot_bytes},
             {"hot_limit", info.hot_limit},
+            {"plain_bytes", info.plain_bytes},
+            {"plain_limit", info.plain_limit},
             {"open_files", info.open_files},
             {"passthrough_files", info.passthrough_files}};
 }
@@ -231,6 +233,8 @@ DaemonInfo daemon_info_from(const Json& json) {
     info.passthrough = text_of(json, "passthrough");
     info.hot_bytes = json.at("hot_bytes").get<std::uint64_t>();
     info.hot_limit = json.at("hot_limit").get<std::uint64_t>();
+    info.plain_bytes = json.at("plain_bytes").get<std::uint64_t>();
+    info.plain_limit = json.at("plain_limit").get<std::uint64_t>();
     info.open_files = json.at("open_files").get<std::uint64_t>();
     info.passthrough_files = json.at("passthrough_files").get<std::uint64_t>();
     return info;

@@ -228,6 +228,7 @@ struct Worktree::Impl {
     Status settle_loan(const InodePtr& inode);
     Status restore_unwritten(const InodePtr& inode);  // ops_mutex held
     void linger(const InodePtr& inode);
+    Result<bool> attach_plain(const InodePtr& inode, const FileId& content, const std::shared_ptr<StagedFile>& staged);
     void retry_lingering();
 
     // ---- worktree_ingest.cpp

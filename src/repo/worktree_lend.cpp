@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "coral/base/log.hpp"
+#include "coral/repo/plain_copy.hpp"
 #include "repo/worktree_impl.hpp"
 
 namespace coral::repo {
@@ -231,6 +232,65 @@ Status Worktree::Impl::restore_unwritten(const InodePtr& inode) {
     std::lock_guard lock(queue_mutex);
     if (ingested) settled.push_back(inode);
     return {};
+}
+
+Result<bool> Worktree::make_plain(const InodePtr& inode, const std::atomic<bool>& stop) {
+    std::optional<FileId> content = stored_content(inode);
+    std::shared_ptr<HotTier> tier;
+    {
+        std::lock_guard lock(impl_->queue_mutex);
+        tier = impl_->hot_tier;
+    }
+    if (!content || !tier || impl_->disk_is_short()) return false;
+    CORAL_TRY(auto record, repo_.store().file(*content));
+    if (record->size > tier->limit) return false;
+    Uuid uuid = Uuid::random();
+    std::string path = impl_->staging_path(uuid);
+    CORAL_TRY(std::shared_ptr<File> file, repo_.os().open(path, OpenMode::kCreateNew));
+    Status written = write_plain(repo_.store(), record, *file, stop);
+    bool taken = false;
+    if (written) {
+        impl_->staging_files->put(uuid, std::move(file));
+        auto staged = std::make_shared<StagedFile>(uuid, path, impl_->staging_files, record->size);
+        auto done = impl_->attach_plain(inode, *content, staged);
+        taken = done.ok() && *done;
+        if (!done) written = std::move(done).error();
+    }
+    if (!taken) (void)repo_.os().remove(path);
+    CORAL_CHECK(written);
+    return taken;
+}
+
+// Unless the file has changed meanwhile.
+Result<bool> Worktree::Impl::attach_plain(const InodePtr& inode, const FileId& content,
+                                          const std::shared_ptr<StagedFile>& staged) {
+    {
+        std::lock_guard ops(ops_mutex);
+        {
+            std::lock_guard lock(inode->mutex);
+            if (inode->staged || inode->unlinked || inode->content != content) return false;
+        }
+        CORAL_CHECK(state.write([&](Database& db) {
+            return db
+                .prepare(
+                    "UPDATE inode SET staging=?, boot=?, ingested=1, complete=1, synced=0, overlay=NULL, "
+                    "overlay_limit=0 WHERE ino=?")
+                .bind(staged->uuid())
+                .bind(boot)
+                .bind(inode->ino)
+                .run();
+        }));
+        ++changes;
+        std::lock_guard lock(inode->mutex);
+        inode->staged = staged;
+        inode->ingested = inode->complete = true;
+    }
+    {
+        std::lock_guard lock(queue_mutex);
+        settled.push_back(inode);
+        settled_bytes += staged->size();
+    }
+    return true;
 }
 
 void Worktree::Impl::linger(const InodePtr& inode) {

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "coral/base/log.hpp"
+#include "coral/repo/plain_copy.hpp"
 #include "repo/worktree_impl.hpp"
 
 namespace coral::repo {
@@ -17,9 +18,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr auto kReapEvery = std::chrono::seconds(5);
 constexpr auto kLingerEvery = std::chrono::milliseconds(100);
-constexpr std::uint64_t kHotLeast = 1u << 20;    // smaller files are read from packs as fast
-constexpr std::uint64_t kSpareBytes = 2u << 30;  // with less room on the disk nothing is hot
-constexpr std::uint64_t kSpareShare = 20;        // nor with less than 1/20 of it
+constexpr std::uint64_t kHotLeast = 1u << 20;  // smaller files are read from packs as fast
 
 }  // namespace
 
@@ -72,10 +71,7 @@ std::vector<Worktree::Impl::Orphan> Worktree::Impl::take_free_orphans() {
 }
 
 bool Worktree::Impl::disk_is_short() {
-    auto space = repo.os().space(staging_dir);
-    if (!space) return true;
-    std::uint64_t left = space->blocks_available * space->block_size, all = space->blocks * space->block_size;
-    return left < kSpareBytes || left < all / kSpareShare;
+    return coral::repo::disk_is_short(repo.os(), staging_dir);
 }
 
 // Packs to the disk, then a FULL commit that names the FILE ids alone, then unlink: in this order (design,

@@ -38,7 +38,10 @@ Result<Opened> MountedFilesystem::open_tree_file(const NodePtr& node, int flags)
     handle->record = std::move(record);
     handle->pin = repo_.pin(handle->record->id);
     nodes_.pin(node);
-    return Opened{files_.add(std::move(handle)), IoMode::kCached, true, 0};
+    consider_plain(node, handle->record->size);
+    auto opened = open_in_some_mode(handle, false);
+    if (!opened) let_go(*handle);
+    return opened;
 }
 
 Result<Opened> MountedFilesystem::open_branch_file(const BranchRef& ref, int flags, const Caller& caller) {
@@ -67,7 +70,11 @@ Result<Opened> MountedFilesystem::open_branch_file(const BranchRef& ref, int fla
     // Only a new or emptied file can become a copy of another one as a whole.
     bool empty = handle->writable && ref.worktree->attributes(ref.inode).size == 0;
     auto opened = open_in_some_mode(handle, empty && recent_readers_.contains(caller.pid));
-    if (!handle->writable) recent_readers_.note(caller.pid);
+    if (!handle->writable) {
+        recent_readers_.note(caller.pid);
+        if (opened && opened->mode == IoMode::kCached)
+            consider_plain(ref.node, ref.worktree->attributes(ref.inode).size);
+    }
     if (!opened) let_go(*handle);
     return opened;
 }
@@ -123,6 +130,7 @@ Result<std::size_t> MountedFilesystem::read(HandleId id, std::uint64_t offset, M
     CORAL_CHECK(check_up());
     CORAL_TRY(auto handle, files_.find(id));
     // Not refused on a write-only handle: the kernel fills a partly written page through whichever handle it has.
+    handle->node->served += out.size();
     return read_from(*handle, offset, out);
 }
 
@@ -191,10 +199,10 @@ void MountedFilesystem::release(HandleId id) {
 }
 
 void MountedFilesystem::let_go(FileHandle& handle) {
+    // First the mode: as long as the file counts as in passthrough the worktree must have it lent.
+    end_io(handle);
+    if (handle.lent || handle.plain) --passthrough_handles_;
     if (handle.inode) {
-        // First the mode: as long as the file counts as in passthrough the worktree must have it lent.
-        end_io(handle);
-        if (handle.lent) --passthrough_handles_;
         if (handle.lent)
             handle.worktree->close_lent(handle.inode, handle.writable);
         else

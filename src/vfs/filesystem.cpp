@@ -28,6 +28,7 @@ MountedFilesystem::MountedFilesystem(repo::Repository& repo, const Options& opti
       options_(options),
       started_ns_(now_ns()),
       pool_("coral-vfs", options.threads ? options.threads : hardware_threads()),
+      plain_(repo, options.cache_size),
       branches_(repo, pool_, !options.read_only && !repo.read_only(), hot_,
                 [this](repo::Ino parent, const std::string& name, repo::Ino replaced) {
                     on_outside_change(parent, name, replaced);
@@ -60,6 +61,7 @@ void MountedFilesystem::set_socket_path(const std::string& path) {
 Status MountedFilesystem::shut_down() {
     if (down_.exchange(true)) return {};
     set_notifier(nullptr);
+    warmer_.stop();
     return branches_.release_all();
 }
 
@@ -150,7 +152,7 @@ Status MountedFilesystem::release_branch(const std::string& branch) {
 }
 
 Usage MountedFilesystem::usage() const {
-    return {hot_->used, hot_->limit, files_.size(), passthrough_handles_};
+    return {plain_.bytes(), plain_.limit(), hot_->used, hot_->limit, files_.size(), passthrough_handles_};
 }
 
 Result<SpaceInfo> MountedFilesystem::space(NodeId) {

@@ -10,6 +10,7 @@
 #include "vfs/handle_table.hpp"
 #include "vfs/node_table.hpp"
 #include "vfs/recent_readers.hpp"
+#include "vfs/warmer.hpp"
 
 namespace coral::vfs {
 
@@ -23,8 +24,9 @@ struct FileHandle {
     // Branch files.
     WorktreePtr worktree;
     repo::InodePtr inode;
-    IoState::Ticket ticket;  // guarded by the node's mutex
-    bool lent = false;       // the worktree counts it as lent to the kernel
+    IoState::Ticket ticket;     // guarded by the node's mutex
+    bool lent = false;          // the worktree counts it as lent to the kernel
+    PlainCache::CopyPtr plain;  // a committed file's that the kernel reads
     // Committed files.
     std::shared_ptr<const store::FileRecord> record;
     std::shared_ptr<void> pin;  // its commit may go while it is open
@@ -73,6 +75,7 @@ class MountedFilesystem final : public Filesystem {
     Status remove_xattr(NodeId node, const std::string& name) override;
     Result<SpaceInfo> space(NodeId node) override;
     Usage usage() const override;
+    Result<bool> warm(NodeId node) override;
 
     Result<Opened> open_file(NodeId node, int flags, const Caller&) override;
     Result<std::pair<Entry, Opened>> create(NodeId parent, std::string_view name, std::uint32_t mode, int flags,
@@ -171,7 +174,13 @@ class MountedFilesystem final : public Filesystem {
     void let_go(FileHandle& handle);
     // open_mode.cpp. `copying`: whoever opens it will ask for copy_range next.
     Result<Opened> open_in_some_mode(const std::shared_ptr<FileHandle>& handle, bool copying);
-    std::uint32_t lend_to_kernel(const FileHandle& handle, BackingFiles& files);
+    std::uint32_t lend_to_kernel(FileHandle& handle, BackingFiles& files);
+    std::uint32_t lend_plain(FileHandle& handle, BackingFiles& files);
+    Result<Opened> join_passthrough(const std::shared_ptr<FileHandle>& handle, std::unique_lock<std::mutex>& lock);
+    Opened opened(const std::shared_ptr<FileHandle>& handle, const IoState::Decision& io);
+    // warmer.cpp
+    void consider_plain(const NodePtr& node, std::uint64_t size);
+    Result<bool> warm_node(const NodePtr& node);
     void end_io(FileHandle& handle);
     Result<Opened> open_tree_file(const NodePtr& node, int flags);
     Result<std::shared_ptr<FileHandle>> writable_handle(HandleId handle);
@@ -212,7 +221,9 @@ class MountedFilesystem final : public Filesystem {
     std::string socket_path_;
 
     std::shared_ptr<repo::HotTier> hot_ = std::make_shared<repo::HotTier>();
+    PlainCache plain_;
     Branches branches_;
+    Warmer warmer_;  // after all that it uses
 };
 
 // "exp/x" is two levels below branches/: the way from there to the root's children.

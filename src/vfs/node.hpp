@@ -2,6 +2,7 @@
 // What the kernel knows by a number. A node's identity never changes; only its caches do.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -11,6 +12,7 @@
 #include "coral/repo/worktree.hpp"
 #include "coral/vfs/filesystem.hpp"
 #include "vfs/io_mode.hpp"
+#include "vfs/plain_cache.hpp"
 #include "vfs/read_ahead.hpp"
 
 namespace coral::vfs {
@@ -65,12 +67,16 @@ struct Node {
     std::shared_ptr<TreeSlot> slot;
     repo::Ino ino = 0;
 
+    std::atomic<std::uint64_t> served{0};  // bytes read through us
+
     mutable std::mutex mutex;  // guards the rest; held for moments only
     repo::InodePtr inode;      // of `generation` of the slot; loaded when it is first needed
     std::uint64_t generation = 0;
     IoState io;
     std::condition_variable io_settled;  // io is not kPreparing any more
     std::uint32_t backing = 0;           // while kPassthrough
+    PlainCache::CopyPtr plain;           // the same, of a committed file
+    bool warming = false;                // a plain copy is being made
     std::shared_ptr<ReadAhead> read_ahead;
     std::shared_ptr<const store::FileRecord> record;  // kTreeFile, while it is open or being read
     // copy_range has made the first `copied` bytes equal to those of file `copied_from`; any other change clears it.

@@ -53,75 +53,103 @@ repo::Worktree::Lending lending_of(const FileHandle& handle, std::uint64_t at_le
 }  // namespace
 
 // 0: not to be had, and the file is not lent.
-std::uint32_t MountedFilesystem::lend_to_kernel(const FileHandle& handle, BackingFiles& files) {
+std::uint32_t MountedFilesystem::lend_to_kernel(FileHandle& handle, BackingFiles& files) {
+    if (handle.record) return lend_plain(handle, files);
     auto lent = handle.worktree->lend(handle.inode, lending_of(handle, kPassthroughLeast));
     if (!lent) log_warn("passthrough: {}", lent.error().message);
     if (!lent || !*lent) return 0;
     auto file = handle.worktree->lent_file(handle.inode);
     auto id = file ? files.open_backing((*file)->native_handle()) : Result<std::uint32_t>(std::move(file).error());
-    if (id) return *id;
+    if (id) {
+        handle.lent = true;
+        return *id;
+    }
     log_warn("passthrough: {}", id.error().message);
     handle.worktree->take_back(handle.inode, handle.writable);
     return 0;
 }
 
+std::uint32_t MountedFilesystem::lend_plain(FileHandle& handle, BackingFiles& files) {
+    auto copy = plain_.find(handle.record->id);
+    if (!copy) return 0;
+    auto id = files.open_backing(copy->file->native_handle());
+    if (!id) {
+        log_warn("passthrough: {}", id.error().message);
+        return 0;
+    }
+    handle.plain = std::move(copy);
+    return *id;
+}
+
+// The node's mutex is locked, and unlocked on the way.
+Result<Opened> MountedFilesystem::join_passthrough(const std::shared_ptr<FileHandle>& handle,
+                                                   std::unique_lock<std::mutex>& lock) {
+    Node& node = *handle->node;
+    handle->ticket = node.io.passthrough_ready(handle->writable);
+    handle->plain = node.plain;
+    std::uint32_t backing = node.backing;
+    lock.unlock();
+    if (handle->inode) {
+        // A file that is lent keeps its staging file, so this fails with the disk only.
+        auto lent = handle->worktree->lend(handle->inode, lending_of(*handle, 0));
+        if (!lent) return std::move(lent).error();
+        if (!*lent) return make_error(Errc::kIo, "the file cannot be opened while the kernel reads it itself");
+        handle->lent = true;
+    }
+    ++passthrough_handles_;
+    return Opened{files_.add(handle), IoMode::kPassthrough, false, backing};
+}
+
+Opened MountedFilesystem::opened(const std::shared_ptr<FileHandle>& handle, const IoState::Decision& io) {
+    return Opened{files_.add(handle), io.ticket.mode, io.keep_cache, 0};
+}
+
 Result<Opened> MountedFilesystem::open_in_some_mode(const std::shared_ptr<FileHandle>& handle, bool copying) {
     Node& node = *handle->node;
     BackingFiles* files = backing_files_;
-    const std::uint32_t mode = handle->worktree->attributes(handle->inode).mode;
+    // Writes by the kernel would leave set-user-id as it is.
+    bool plain = !handle->writable || !(handle->worktree->attributes(handle->inode).mode & 06000);
     std::unique_lock lock(node.mutex);
     node.io_settled.wait(lock, [&] { return node.io.state() != IoState::State::kPreparing; });
     if (handle->flags & O_TRUNC) node.copied_from.reset();
-    if (node.io.state() == IoState::State::kPassthrough) {
-        handle->ticket = node.io.passthrough_ready(handle->writable);
-        std::uint32_t backing = node.backing;
-        lock.unlock();
-        // A file that is lent keeps its staging file, so this fails with the disk only.
-        auto lent = handle->worktree->lend(handle->inode, lending_of(*handle, 0));
-        if (lent && *lent) {
-            handle->lent = true;
-            ++passthrough_handles_;
-            return Opened{files_.add(handle), IoMode::kPassthrough, false, backing};
-        }
-        end_io(*handle);
-        return lent ? make_error(Errc::kIo, "the file cannot be opened while the kernel reads it itself")
-                    : std::move(lent).error();
+    if (node.io.state() == IoState::State::kPassthrough) return join_passthrough(handle, lock);
+    if (!files || !plain || copying || !node.io.may_begin_passthrough()) {
+        IoState::Decision io = node.io.open(io_want(handle->flags));
+        handle->ticket = io.ticket;
+        return opened(handle, io);
     }
-    // Writes by the kernel would leave set-user-id as it is.
-    bool plain = !handle->writable || !(mode & 06000);
-    if (files && plain && !copying && node.io.may_begin_passthrough()) {
-        Preparation preparation(node);
-        lock.unlock();
-        if (std::uint32_t backing = lend_to_kernel(*handle, *files)) {
-            handle->lent = true;
-            ++passthrough_handles_;
-            preparation.settle([&](Node& n) {
-                handle->ticket = n.io.passthrough_ready(handle->writable);
-                n.backing = backing;
-            });
-            return Opened{files_.add(handle), IoMode::kPassthrough, false, backing};
+    Preparation preparation(node);
+    lock.unlock();
+    std::uint32_t backing = lend_to_kernel(*handle, *files);
+    IoState::Decision io;
+    preparation.settle([&](Node& n) {
+        if (backing != 0) {
+            handle->ticket = n.io.passthrough_ready(handle->writable);
+            n.backing = backing;
+            n.plain = handle->plain;
+            return;
         }
-        IoState::Decision io;
-        preparation.settle([&](Node& n) {
-            n.io.passthrough_refused();
-            io = n.io.open(io_want(handle->flags));
-            handle->ticket = io.ticket;
-        });
-        return Opened{files_.add(handle), io.ticket.mode, io.keep_cache, 0};
-    }
-    IoState::Decision io = node.io.open(io_want(handle->flags));
-    handle->ticket = io.ticket;
-    return Opened{files_.add(handle), io.ticket.mode, io.keep_cache, 0};
+        n.io.passthrough_refused();
+        io = n.io.open(io_want(handle->flags));
+        handle->ticket = io.ticket;
+    });
+    if (backing == 0) return opened(handle, io);
+    ++passthrough_handles_;
+    return Opened{files_.add(handle), IoMode::kPassthrough, false, backing};
 }
 
 // The handle is gone: with the last one in passthrough the kernel's backing file goes, too.
 void MountedFilesystem::end_io(FileHandle& handle) {
     std::uint32_t backing = 0;
+    PlainCache::CopyPtr plain;
     {
         std::lock_guard lock(handle.node->mutex);
         bool passthrough = handle.ticket.open && handle.ticket.mode == IoMode::kPassthrough;
         handle.node->io.close(handle.ticket);
-        if (passthrough && handle.node->io.passthrough() == 0) std::swap(backing, handle.node->backing);
+        if (passthrough && handle.node->io.passthrough() == 0) {
+            std::swap(backing, handle.node->backing);
+            std::swap(plain, handle.node->plain);
+        }
     }
     BackingFiles* files = backing_files_;
     if (backing != 0 && files) files->close_backing(backing);

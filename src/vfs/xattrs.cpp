@@ -25,6 +25,11 @@ Status check_namespace(std::string_view name) {
     return {};
 }
 
+std::string io_xattr(const Node& node) {
+    std::lock_guard lock(node.mutex);
+    return std::string(to_string(node.io.state()));
+}
+
 }  // namespace
 
 Result<std::string> MountedFilesystem::get_xattr(NodeId id, const std::string& name) {
@@ -104,10 +109,7 @@ Result<std::string> MountedFilesystem::coral_xattr_branch(const BranchRef& ref, 
     if (a.type != FileType::kRegular) return no_attribute(name);
     if (name == "size") return std::to_string(a.size);
     if (name == "incomplete" && a.incomplete) return std::string("1");
-    if (name == "io") {
-        std::lock_guard lock(ref.node->mutex);
-        return std::string(to_string(ref.node->io.state()));
-    }
+    if (name == "io") return io_xattr(*ref.node);
     auto content = ref.worktree->content_id(ref.inode);
     if (!content) return no_attribute(name);
     if (name == "sha256" || name == "digest") return content->hex();
@@ -121,6 +123,7 @@ Result<std::string> MountedFilesystem::coral_xattr_branch(const BranchRef& ref, 
 
 Result<std::string> MountedFilesystem::coral_xattr_tree(const NodePtr& node, std::string_view name) {
     if (node->kind == NodeKind::kTreeFile) {
+        if (name == "io") return io_xattr(*node);
         if (name == "sha256" || name == "digest") return node->entry.content.hex();
         if (name == "size") return std::to_string(node->entry.size);
         if (name == "stored") {

@@ -34,8 +34,9 @@ struct DaemonInfo {
     std::uint32_t pid = 0;
     std::string mount_point, repository, version;
     std::uint64_t pending_ingest = 0, resident_bytes = 0;
-    std::string passthrough;                     // "on", or why not
-    std::uint64_t hot_bytes = 0, hot_limit = 0;  // staging files that stay plain after their ingest
+    std::string passthrough;                         // "on", or why not
+    std::uint64_t hot_bytes = 0, hot_limit = 0;      // staging files that stay plain after their ingest
+    std::uint64_t plain_bytes = 0, plain_limit = 0;  // plain copies of committed files
     std::uint64_t open_files = 0, passthrough_files = 0;
 };
 
@@ -50,6 +51,9 @@ class Service {
     // Packs were removed: lets go of them, so that the disk gets their room back. That a daemon knows this command
     // tells `coral gc` that it knows of removals at all.
     virtual Status packs_changed() { return {}; }
+    // Makes a plain copy of a file ("commits/<id>/a/b", "branches/main/a"), so that the kernel reads it by itself.
+    // False: there is no room for it. kUnsupported: the kernel would not.
+    virtual Result<bool> warm(const std::string&) { return make_error(Errc::kUnsupported, "no plain copies here"); }
     // Unmount and leave: returns at once. kBusy when something still uses the mount, which then stays.
     virtual Status stop() = 0;
     // Until the kernel has forgotten all that was changed so far: called after every command that changes, before its
@@ -95,6 +99,7 @@ class Client {
     virtual Status branches_changed() = 0;
     virtual Status release_branch(const std::string& branch) = 0;
     virtual Status packs_changed() = 0;
+    virtual Result<bool> warm(const std::string& path) = 0;
     // Returns when the mount is gone and the repository is given back.
     virtual Status stop() = 0;
 

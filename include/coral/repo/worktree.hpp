@@ -164,6 +164,10 @@ class Worktree {
     // Instead of close_file. For writers ingest begins here: flush() does not complete a lent file.
     void close_lent(const InodePtr& inode, bool writable);
 
+    // Decodes a file that is in packs only into a staging file, as if it had just been saved: then it can be lent, and
+    // is hot. False: it is not at rest in packs, or there is no room for it. Takes as long as decoding it does.
+    Result<bool> make_plain(const InodePtr& inode, const std::atomic<bool>& stop);
+
     // The whole content of `from` becomes that of `to` without copying bytes, when both are at rest; kUnsupported
     // otherwise.
     Status clone_content(const InodePtr& from, const InodePtr& to);

@@ -34,6 +34,8 @@ struct Options {
     bool read_only = false;               // mount -o ro
     bool share = true;                    // equal files of different commits are one inode
     std::uint64_t hot_size = 0;           // bytes of just ingested staging files that stay plain
+    std::uint64_t cache_size = 0;         // bytes of plain copies of committed files
+    enum class Materialize { kNever, kAuto, kAlways } materialize = Materialize::kAuto;
 };
 
 struct Attr {
@@ -89,6 +91,7 @@ class Notifier {
 };
 
 struct Usage {
+    std::uint64_t plain_bytes = 0, plain_limit = 0;       // of committed files
     std::uint64_t hot_bytes = 0, hot_limit = 0;           // plain copies of what was just saved
     std::uint64_t open_files = 0, passthrough_files = 0;  // handles
 };
@@ -138,6 +141,9 @@ class Filesystem {
     virtual Status remove_xattr(NodeId node, const std::string& name) = 0;
     virtual Result<SpaceInfo> space(NodeId node) = 0;
     virtual Usage usage() const = 0;
+    // Makes a plain copy of a file, so that the kernel can read it by itself; true: it has one now. kUnsupported: the
+    // kernel would not use it. Takes as long as decoding the file does.
+    virtual Result<bool> warm(NodeId node) = 0;
 
     // ---- files. `flags` are open(2)'s.
     virtual Result<Opened> open_file(NodeId node, int flags, const Caller&) = 0;

@@ -46,6 +46,8 @@ Json to_json(const control::DaemonInfo& info) {
     out["passthrough_files"] = info.passthrough_files;
     out["hot_bytes"] = info.hot_bytes;
     out["hot_limit"] = info.hot_limit;
+    out["plain_bytes"] = info.plain_bytes;
+    out["plain_limit"] = info.plain_limit;
     out["pending_ingest"] = info.pending_ingest;
     out["resident_bytes"] = info.resident_bytes;
     return out;
@@ -64,6 +66,7 @@ Result<int> run(Context& context) {
     context.out.print("Passthrough:  {}\n", on ? "on" : fmt::format("off: {}", info.passthrough));
     context.out.print("Open files:   {}, of these {} in passthrough\n", info.open_files, info.passthrough_files);
     context.out.print("Hot files:    {} of at most {}\n", size_text(info.hot_bytes), size_text(info.hot_limit));
+    context.out.print("Plain copies: {} of at most {}\n", size_text(info.plain_bytes), size_text(info.plain_limit));
     context.out.print("Ingest:       {} file(s) waiting\n", info.pending_ingest);
     return kOk;
 }

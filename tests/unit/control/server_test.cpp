@@ -24,7 +24,7 @@ using namespace std::chrono_literals;
 class FakeService final : public Service {
   public:
     Result<DaemonInfo> info() override {
-        DaemonInfo info{42, "/mnt/\xff", "/r,\n", "1", 7, 8, "off: \xff", 9, 10, 11, 12};
+        DaemonInfo info{42, "/mnt/\xff", "/r,\n", "1", 7, 8, "off: \xff", 9, 10, 11, 12, 13, 14};
         info.version.append(more_bytes, 'x');
         ++infos;
         return info;

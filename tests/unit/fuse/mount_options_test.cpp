@@ -14,14 +14,19 @@ MountOptions parsed(std::string_view words) {
 }
 
 TEST(MountOptions, Ours) {
-    MountOptions o =
-        parsed("ro,allow_other,cache_size=2G,threads=3,readahead=8M,readahead_kb=512,share=off,auto_unmount");
+    MountOptions o = parsed(
+        "ro,allow_other,memory=2G,cache_size=3G,materialize=never,hot_size=1G,passthrough=off,threads=3,readahead=8M,"
+        "readahead_kb=512,share=off,auto_unmount");
     EXPECT_TRUE(o.read_only && o.allow_other && o.auto_unmount && !o.share && !o.allow_root && !o.nonempty);
-    EXPECT_EQ(o.cache_size, 2ull << 30);
+    EXPECT_EQ(o.memory, 2ull << 30);
+    EXPECT_EQ(o.cache_size, 3ull << 30);
+    EXPECT_EQ(o.hot_size, 1ull << 30);
+    EXPECT_EQ(o.materialize, vfs::Options::Materialize::kNever);
+    EXPECT_FALSE(o.passthrough);
     EXPECT_EQ(o.threads, 3u);
     EXPECT_EQ(o.readahead, 8ull << 20);
     EXPECT_EQ(o.readahead_kb, 512u);
-    EXPECT_FALSE(parsed("").cache_size.has_value());
+    EXPECT_FALSE(parsed("").memory.has_value());
     EXPECT_TRUE(parsed("share=off,share=on").share);
     EXPECT_FALSE(parsed("ro,rw").read_only);
 }
@@ -35,8 +40,9 @@ TEST(MountOptions, WhatFstabAndMountPassAlong) {
 }
 
 TEST(MountOptions, RefusesWhatItDoesNotKnow) {
-    for (const char* words : {"cache_siez=1G", "cache_size", "cache_size=", "cache_size=1", "cache_size=x", "threads=0",
-                              "threads=-1", "threads=9999999999", "share", "share=maybe", "uid=0", "fsname=", "Ro"}) {
+    for (const char* words : {"cache_siez=1G", "cache_size", "cache_size=", "memory=1", "cache_size=x",
+                              "materialize=now", "passthrough=on", "hot_size=", "threads=0", "threads=-1",
+                              "threads=9999999999", "share", "share=maybe", "uid=0", "fsname=", "Ro"}) {
         MountOptions options;
         EXPECT_FALSE(parse_mount_options(words, options).ok()) << words;
     }
