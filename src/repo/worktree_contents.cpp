@@ -273,6 +273,18 @@ Status Worktree::allocate(const InodePtr& inode, std::uint64_t offset, std::uint
     return impl_->truncate_locked(inode, end);
 }
 
+Status Worktree::zero(const InodePtr& inode, std::uint64_t offset, std::uint64_t length) {
+    static const Buffer zeros(std::size_t{1} << 20);
+    std::uint64_t size = attributes(inode).size, end = size;
+    if (std::uint64_t wanted = 0; checked_add(offset, length, wanted)) end = std::min(size, wanted);
+    while (offset < end) {
+        std::uint64_t part = std::min<std::uint64_t>(zeros.size(), end - offset);
+        CORAL_CHECK(write(inode, offset, Bytes(zeros).first(static_cast<std::size_t>(part))));
+        offset += part;
+    }
+    return {};
+}
+
 Status Worktree::Impl::complete_file(const InodePtr& inode) {
     std::lock_guard ops(ops_mutex);
     return complete_locked(inode);

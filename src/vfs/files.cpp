@@ -216,10 +216,17 @@ void MountedFilesystem::let_go(FileHandle& handle) {
 
 Status MountedFilesystem::allocate(HandleId id, std::uint64_t offset, std::uint64_t length, int mode) {
     CORAL_TRY(auto handle, writable_handle(id));
-    if (mode != 0 && mode != FALLOC_FL_KEEP_SIZE) {
-        return make_error(Errc::kUnsupported, fmt::format("fallocate mode {:#x}: files have no holes here", mode));
+    switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+        case 0:
+            break;
+        case FALLOC_FL_PUNCH_HOLE:  // the kernel asks for it with KEEP_SIZE only
+        case FALLOC_FL_ZERO_RANGE:
+            CORAL_CHECK(handle->worktree->zero(handle->inode, offset, length));
+            break;
+        default:
+            return make_error(Errc::kUnsupported, fmt::format("fallocate mode {:#x}: files have no holes here", mode));
     }
-    CORAL_CHECK(handle->worktree->allocate(handle->inode, offset, length, mode == FALLOC_FL_KEEP_SIZE));
+    CORAL_CHECK(handle->worktree->allocate(handle->inode, offset, length, (mode & FALLOC_FL_KEEP_SIZE) != 0));
     wrote(*handle, offset, length);
     return {};
 }

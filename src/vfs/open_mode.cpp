@@ -2,6 +2,7 @@
 // Which way an open branch file goes: asks the state machine (io_mode.hpp), and does what passthrough needs around it.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include "coral/base/log.hpp"
 #include "vfs/filesystem_impl.hpp"
@@ -13,9 +14,11 @@ namespace {
 constexpr std::uint64_t kPassthroughLeast = 1u << 20;
 
 // Write-only descriptors cannot be mapped, so nothing is lost without the page cache, and each write is spared a copy.
-// O_APPEND stays cached: its writers are logs, small writes that somebody reads at the same time.
-IoState::Want io_want(int flags) {
-    return (flags & O_ACCMODE) == O_WRONLY && !(flags & O_APPEND) ? IoState::Want::kDirect : IoState::Want::kCached;
+// O_APPEND stays cached: its writers are logs, small writes that somebody reads at the same time. So do files with a
+// set-uid or set-gid bit, which a write takes away: older kernels do that for cached writes only.
+IoState::Want io_want(const FileHandle& handle, bool set_ids) {
+    bool cached = (handle.flags & O_APPEND) || set_ids;
+    return (handle.flags & O_ACCMODE) == O_WRONLY && !cached ? IoState::Want::kDirect : IoState::Want::kCached;
 }
 
 // Between begin_passthrough and its end every other open of the file waits: so it ends, whatever happens.
@@ -107,14 +110,15 @@ Opened MountedFilesystem::opened(const std::shared_ptr<FileHandle>& handle, cons
 Result<Opened> MountedFilesystem::open_in_some_mode(const std::shared_ptr<FileHandle>& handle, bool copying) {
     Node& node = *handle->node;
     BackingFiles* files = backing_files_;
-    // Writes by the kernel would leave set-user-id as it is.
-    bool plain = !handle->writable || !(handle->worktree->attributes(handle->inode).mode & 06000);
+    // Writes by the kernel into the file below would leave these bits as they are.
+    bool set_ids = handle->writable && (handle->worktree->attributes(handle->inode).mode & (S_ISUID | S_ISGID));
+    const IoState::Want want = io_want(*handle, set_ids);
     std::unique_lock lock(node.mutex);
     node.io_settled.wait(lock, [&] { return node.io.state() != IoState::State::kPreparing; });
     if (handle->flags & O_TRUNC) node.copied_from.reset();
     if (node.io.state() == IoState::State::kPassthrough) return join_passthrough(handle, lock);
-    if (!files || !plain || copying || !node.io.may_begin_passthrough()) {
-        IoState::Decision io = node.io.open(io_want(handle->flags));
+    if (!files || set_ids || copying || !node.io.may_begin_passthrough()) {
+        IoState::Decision io = node.io.open(want);
         handle->ticket = io.ticket;
         return opened(handle, io);
     }
@@ -130,7 +134,7 @@ Result<Opened> MountedFilesystem::open_in_some_mode(const std::shared_ptr<FileHa
             return;
         }
         n.io.passthrough_refused();
-        io = n.io.open(io_want(handle->flags));
+        io = n.io.open(want);
         handle->ticket = io.ticket;
     });
     if (backing == 0) return opened(handle, io);

@@ -11,6 +11,7 @@ import random
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -209,6 +210,46 @@ def test_fallocate_and_holes(main: Path) -> None:
             "data in a hole"
         )
         assert errno_of(os.lseek, descriptor, 5 * UNIT + 5, os.SEEK_DATA) == errno.ENXIO
+
+
+def test_punched_and_zeroed_ranges(mounted: Repo) -> None:
+    """fallocate(1) of a file in packs: -p keeps the size, -z does not; moving what follows is refused."""
+    path, data = mounted.main / "file", bytearray(noise(5 * UNIT))
+    path.write_bytes(data)
+    mounted.commit("whole")
+    mounted.remount()
+    for mode, at, size in (("-p", 100, 2 * UNIT), ("-z", 3 * UNIT - 1, 7), ("-p", 5 * UNIT - 10, UNIT)):
+        subprocess.run(["fallocate", mode, "-o", str(at), "-l", str(size), str(path)], check=True)
+        end = min(at + size, len(data))
+        data[at:end] = bytes(end - at)
+        assert path.read_bytes() == data and path.stat().st_size == len(data)
+    subprocess.run(["fallocate", "-z", "-o", str(5 * UNIT), "-l", "100", str(path)], check=True)
+    assert path.read_bytes() == data + bytes(100)
+    for mode in ("--collapse-range", "--insert-range"):
+        refused = ["fallocate", mode, "-o", str(UNIT), "-l", str(UNIT), str(path)]
+        done = subprocess.run(refused, capture_output=True, text=True, check=False, env={"LC_ALL": "C"})
+        assert done.returncode != 0 and "not supported" in done.stderr, done.stderr
+    commit = mounted.commit("with zeros")
+    assert (mounted.commit_dir(commit) / "file").read_bytes() == data + bytes(100)
+
+
+def test_direct_io_of_any_alignment(main: Path) -> None:
+    path, data = main / "file", noise(UNIT + 777)
+    with opened(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT) as descriptor:
+        for at in range(0, len(data), 100_003):
+            part = data[at : at + 100_003]
+            assert os.pwrite(descriptor, part, at) == len(part)
+        assert os.pread(descriptor, len(data), 0) == data
+        assert os.pread(descriptor, 333, 12_345) == data[12_345:12_678]
+    assert path.read_bytes() == data
+
+
+def test_temporary_files_without_a_name_are_refused(main: Path) -> None:
+    """EOPNOTSUPP is what tempfile and others take as: make one with a name."""
+    assert errno_of(os.open, main, os.O_TMPFILE | os.O_RDWR) == errno.EOPNOTSUPP
+    with tempfile.TemporaryFile(dir=main) as file:
+        file.write(b"x")
+    assert os.listdir(main) == []
 
 
 def test_copy_file_range(mounted: Repo) -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -76,6 +77,64 @@ def test_owner_can_be_set(main: Path) -> None:
         assert (path.stat().st_uid, path.stat().st_gid) == (1234, 5678)
     else:
         assert errno_of(os.chown, path, 0, 0) == errno.EPERM
+
+
+def test_times_that_are_left_alone(main: Path) -> None:
+    """UTIME_OMIT and UTIME_NOW, as touch -a and -m send them."""
+    path = main / "file"
+    path.touch()
+    os.utime(path, ns=(1_111_111_111, 2_222_222_222))
+    before = time.time_ns()
+    subprocess.run(["touch", "-m", str(path)], check=True)
+    assert path.stat().st_atime_ns == 1_111_111_111 and path.stat().st_mtime_ns >= before - 1_000_000_000
+    subprocess.run(["touch", "-a", "-d", "@7.000000008", str(path)], check=True)
+    assert path.stat().st_atime_ns == 7_000_000_008 and path.stat().st_mtime_ns >= before - 1_000_000_000
+
+
+def test_changes_take_set_uid_bits_away(repo: Repo) -> None:
+    """A write, a truncate, a chown by who is not root; the bits are the kernel's to take, in every I/O mode."""
+    as_root = os.geteuid() == 0
+    repo.mount(*(["-o", "allow_other"] if as_root else []))
+    changes = {
+        "write-only": "d = os.open(p, os.O_WRONLY); os.write(d, b'x')",
+        "appending": "d = os.open(p, os.O_WRONLY | os.O_APPEND); os.write(d, b'x')",
+        "read-write": "d = os.open(p, os.O_RDWR); os.write(d, b'x')",
+        "truncate": "os.truncate(p, 1)",
+        "ftruncate": "d = os.open(p, os.O_WRONLY); os.ftruncate(d, 1)",
+        "fallocate": "d = os.open(p, os.O_WRONLY); os.posix_fallocate(d, 0, 100)",
+        "chown": "os.chown(p, -1, os.getgid())",
+    }
+    os.chmod(repo.path.parent, 0o755)
+    try:
+        for name, change in changes.items():
+            path = repo.main / name
+            path.write_bytes(b"data")
+            path.chmod(0o6777)
+            if as_root:
+                os.chown(path, 1234, 1234)
+                path.chmod(0o6777)
+            drop = "os.setgroups([]); os.setgid(1234); os.setuid(1234); " if as_root else ""
+            command = [sys.executable, "-c", f"import os, sys; p = sys.argv[1]; {drop}{change}", str(path)]
+            done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{name}: {done.stderr}"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o777, name
+    finally:
+        repo.umount()
+
+
+def test_set_gid_folders_hand_down_their_group(main: Path) -> None:
+    folder = main / "shared"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        os.chown(folder, 0, 4321)
+    folder.chmod(0o3777)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o3777, "the sticky bit is kept as well"
+    (folder / "below").mkdir(0o755)
+    (folder / "file").touch()
+    gid = folder.stat().st_gid
+    assert ((folder / "below").stat().st_gid, (folder / "file").stat().st_gid) == (gid, gid)
+    assert stat.S_IMODE((folder / "below").stat().st_mode) == 0o2755
+    assert not (folder / "file").stat().st_mode & stat.S_ISGID
 
 
 def test_statfs(mounted: Repo) -> None:

@@ -182,3 +182,19 @@ def test_rm_rf_and_find(main: Path) -> None:
     assert len(count.splitlines()) == 100
     subprocess.run(["rm", "-rf", *map(str, main.iterdir())], check=True)
     assert os.listdir(main) == []
+
+
+def test_names_and_links_that_are_too_long_or_go_round(main: Path) -> None:
+    (main / ("n" * 255)).touch()
+    for call in (os.mkdir, os.unlink, os.rmdir, os.stat, os.readlink):
+        assert errno_of(call, main / ("n" * 256)) == errno.ENAMETOOLONG, call.__name__
+    assert errno_of(os.open, main / ("n" * 256), os.O_CREAT | os.O_WRONLY) == errno.ENAMETOOLONG
+    assert errno_of(os.symlink, "x", main / ("n" * 256)) == errno.ENAMETOOLONG
+    assert errno_of(os.rename, main / ("n" * 255), main / ("n" * 256)) == errno.ENAMETOOLONG
+    assert errno_of(os.symlink, "x" * 4096, main / "link") == errno.ENAMETOOLONG
+    assert errno_of(os.symlink, "", main / "link") == errno.ENOENT
+    (main / "round").symlink_to("about")
+    (main / "about").symlink_to("round")
+    assert errno_of(os.stat, main / "round") == errno.ELOOP
+    assert errno_of(os.open, main / "round", os.O_RDONLY | os.O_NOFOLLOW) == errno.ELOOP
+    assert errno_of(os.open, main / "about" / "x", os.O_CREAT | os.O_WRONLY) == errno.ELOOP

@@ -145,6 +145,8 @@ class Worktree {
     // Writes at the end, wherever that is now (O_APPEND); returns the offset.
     Result<std::uint64_t> append(const InodePtr& inode, Bytes data);
     Status allocate(const InodePtr& inode, std::uint64_t offset, std::uint64_t length, bool keep_size);
+    // Zeros for what of the range lies within the file. Written, not cut out: a staging file may be an overlay.
+    Status zero(const InodePtr& inode, std::uint64_t offset, std::uint64_t length);
     Status flush(const InodePtr& inode, bool writable);  // close(2) of one descriptor
     Status sync_file(const InodePtr& inode);             // fsync(2)
     Status sync_names();                                 // fsync(2) of a directory: one FULL commit

@@ -184,11 +184,57 @@ TEST_F(FilesTest, SeekFindsNoHolesAndAllocateOnlyGrows) {
     EXPECT_OK(fs_->allocate(open->handle, 5, 10, 0));
     EXPECT_EQ(c().stat(kFile)->size, 15u);
     EXPECT_VALUE(c().read_all(open->handle), "0123456789" + std::string(5, '\0'));
-    EXPECT_ERRC(fs_->allocate(open->handle, 0, 5, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE), Errc::kUnsupported);
+    EXPECT_ERRC(fs_->allocate(open->handle, 0, 5, FALLOC_FL_COLLAPSE_RANGE), Errc::kUnsupported);
+    EXPECT_ERRC(fs_->allocate(open->handle, 0, 5, FALLOC_FL_INSERT_RANGE), Errc::kUnsupported);
     EXPECT_OK(fs_->sync(open->handle));
     ASSERT_OK(c().close(open->handle));
     auto main = c().walk("branches/main");
     EXPECT_OK(fs_->sync_directory(main->id()));
+}
+
+TEST_F(FilesTest, PunchedAndZeroedRangesReadAsZeros) {
+    constexpr int kPunch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    // Over bytes in packs as over fresh ones; over more than one write of zeros takes, and across an overlay's units.
+    std::string model = noise(3u << 20, 7);
+    ASSERT_OK(c().put(kFile, model));
+    for (bool stored : {false, true}) {
+        if (stored) settle();
+        auto open = c().open(kFile, O_RDWR);
+        ASSERT_OK(open);
+        auto zero = [&](std::uint64_t offset, std::uint64_t length, int mode) {
+            EXPECT_OK(fs_->allocate(open->handle, offset, length, mode));
+            std::uint64_t end = std::min<std::uint64_t>(offset + length, model.size());
+            if (offset < end) model.replace(offset, end - offset, end - offset, '\0');
+        };
+        zero(5, 10, kPunch);
+        zero((256u << 10) - 3, 7, FALLOC_FL_ZERO_RANGE);
+        zero(700'000, 1'500'000, kPunch);
+        zero(model.size() - 100, 1000, kPunch);
+        zero(model.size() + 10, 1000, kPunch);
+        zero(model.size() - 200, 1000, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE);
+        EXPECT_EQ(c().stat(kFile)->size, model.size()) << "its size is kept";
+        zero(model.size() - 1, 1000, FALLOC_FL_ZERO_RANGE);
+        model.append(999, '\0');
+        EXPECT_TRUE(*c().read_all(open->handle) == model);
+        ASSERT_OK(c().close(open->handle));
+    }
+    settle();
+    EXPECT_TRUE(*c().cat(kFile) == model);
+    remount();
+    EXPECT_TRUE(*c().cat(kFile) == model);
+}
+
+TEST_F(FilesTest, AFileWithASetUidBitIsWrittenThroughTheCache) {
+    ASSERT_OK(c().put(kFile, "x"));
+    for (std::uint32_t mode : {04755u, 02755u, 0755u}) {
+        repo::SetAttributes set;
+        set.mode = mode;
+        ASSERT_OK(c().set(kFile, set));
+        auto open = c().open(kFile, O_WRONLY);
+        ASSERT_OK(open);
+        EXPECT_EQ(open->mode, mode == 0755u ? vfs::IoMode::kDirect : vfs::IoMode::kCached);
+        ASSERT_OK(c().close(open->handle));
+    }
 }
 
 TEST_F(FilesTest, AttributesCanBeSet) {
