@@ -3,22 +3,29 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import mmap
 import os
 import random
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from driver import Repo, errno_of, opened
+from driver import ROOT, Repo, errno_of, opened
 from small_files import UNIT, noise
+
+sys.path.insert(0, str(ROOT / "scripts/lib"))
+
+from coral_conformance.refusals import REFUSALS  # noqa: E402
 
 # --- contents ---------------------------------------------------------------------------------------------------------
 
@@ -277,6 +284,47 @@ def test_no_links_and_no_devices(main: Path) -> None:
     if os.geteuid() == 0:
         assert errno_of(os.mknod, main / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3)) == errno.EPERM
     assert os.listdir(main) == ["file"]
+
+
+def test_refused_calls(main: Path) -> None:
+    """Everything that scripts/conformance forgives is refused with the errno it names, and documented."""
+    path, other = main / "file", main / "other"
+    path.write_bytes(noise(UNIT))
+    other.touch()
+    (main / "folder").mkdir()
+    flags = struct.pack("i", 0x10)  # FS_IMMUTABLE_FL
+
+    def with_file(call: Callable[[int], object]) -> int:
+        with opened(path, os.O_RDWR) as descriptor:
+            return errno_of(call, descriptor)
+
+    def first_hole(descriptor: int) -> None:
+        assert os.lseek(descriptor, 0, os.SEEK_HOLE) == path.stat().st_size
+
+    def clone(descriptor: int) -> None:
+        with opened(other, os.O_RDWR) as target:
+            fcntl.ioctl(target, 0x40049409, descriptor)  # FICLONE
+
+    def collapse(descriptor: int) -> None:
+        if ctypes.CDLL(None, use_errno=True).fallocate(descriptor, 8, ctypes.c_long(0), ctypes.c_long(4096)):
+            raise OSError(ctypes.get_errno(), "fallocate")
+
+    tried = {
+        "link": errno_of(os.link, path, main / "second"),
+        "special": errno_of(os.mkfifo, main / "pipe"),
+        "tmpfile": errno_of(os.open, main, os.O_TMPFILE | os.O_RDWR),
+        "shift": with_file(collapse),
+        "clone": with_file(clone),
+        "flags": with_file(lambda d: fcntl.ioctl(d, 0x40086602, flags)),  # FS_IOC_SETFLAGS
+        "xattr": errno_of(os.setxattr, path, "trusted.x", b"1"),
+        "namespaces": errno_of(os.setxattr, path, "system.x", b"1"),
+        "holes": with_file(first_hole),
+        "nlink": 0 if main.stat().st_nlink == 2 else -1,
+    }
+    assert tried == {key: refusal.code for key, refusal in REFUSALS.items()}
+    documented = (ROOT / "docs/semantics.md").read_text()
+    for refusal in REFUSALS.values():
+        assert f"- {refusal.sentence} " in documented, refusal.text
 
 
 def test_mknod_of_a_regular_file(main: Path) -> None:

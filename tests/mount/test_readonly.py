@@ -8,6 +8,7 @@ import errno
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -191,3 +192,26 @@ def test_a_repository_on_read_only_media(history: Repo) -> None:
         left = [p.name for p in Path(os.environ.get("TMPDIR", "/tmp")).glob("coral-state-*")]
         assert not left, "the copy of state.db goes with the process"
     assert tree_sums(history.path) == kept
+
+
+def test_attributes_in_commits(mounted: Repo) -> None:
+    path = mounted.main / "file"
+    (mounted.main / "folder").mkdir(0o700)
+    (mounted.main / "link").symlink_to("file")
+    path.write_bytes(b"x")
+    path.chmod(0o6751)
+    os.utime(path, ns=(1, 1_234_567_890_123_456_789))
+    root = mounted.commit_dir(mounted.commit("one"))
+    assert stat.S_IMODE(root.stat().st_mode) == 0o755
+    found = (root / "file").stat()
+    assert stat.S_IMODE(found.st_mode) == 0o751, "set-uid and set-gid are not part of history"
+    assert found.st_atime_ns == found.st_mtime_ns == found.st_ctime_ns == 1_234_567_890_123_456_789
+    made = root.stat().st_mtime_ns
+    assert (root / "folder").stat().st_mtime_ns == (root / "link").lstat().st_mtime_ns == made
+    assert abs(made - time.time_ns()) < 60_000_000_000
+    assert (found.st_uid, found.st_gid) == (os.geteuid(), os.getegid())
+
+
+def test_branches_are_not_renamed_by_mv(mounted: Repo) -> None:
+    (mounted.mnt / "branches" / "other").mkdir()
+    assert errno_of(os.rename, mounted.branch("other"), mounted.branch("another")) == errno.EROFS
