@@ -17,6 +17,9 @@ GROUPS = (
     "unlink", "utimensat",
 )  # fmt: skip
 
+# What the suite itself runs on ext4, UFS and ZFS only: a rename changes the ctime.
+LEFT_OUT = {"rename/22.t"}
+
 LINE = re.compile(r"^(not )?ok (\d+)(.*)$")
 TRIED = re.compile(r"tried '(.*)', expected (.*), got (.*)")
 NAME = re.compile(r"(?:pjdfstest_)?[0-9a-f]{16,}")
@@ -75,7 +78,7 @@ def run_on(side: Side, options: Options) -> dict[str, Outcome]:
     for group in GROUPS:
         for script in sorted((source / "tests" / group).glob("*.t")):
             name = f"{group}/{script.name}"
-            if not options.wanted(name):
+            if name in LEFT_OUT or not options.wanted(name):
                 continue
             options.progress(side, name)
             with side.folder(name) as place:
