@@ -240,14 +240,28 @@ def test_punched_and_zeroed_ranges(mounted: Repo) -> None:
     assert (mounted.commit_dir(commit) / "file").read_bytes() == data + bytes(100)
 
 
-def test_direct_io_of_any_alignment(main: Path) -> None:
-    path, data = main / "file", noise(UNIT + 777)
+def test_direct_io_of_any_alignment(repo: Repo) -> None:
+    repo.mount("-o", "passthrough=off")
+    path, data = repo.main / "file", noise(UNIT + 777)
     with opened(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT) as descriptor:
         for at in range(0, len(data), 100_003):
             part = data[at : at + 100_003]
             assert os.pwrite(descriptor, part, at) == len(part)
         assert os.pread(descriptor, len(data), 0) == data
         assert os.pread(descriptor, 333, 12_345) == data[12_345:12_678]
+    assert path.read_bytes() == data
+    repo.umount()
+
+
+def test_direct_io_of_the_disks_alignment(main: Path) -> None:
+    """Works in every mode, from memory that is aligned as a mapping is."""
+    path, data = main / "file", noise(2 * UNIT)
+    with mmap.mmap(-1, len(data)) as memory, opened(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT) as descriptor:
+        memory[:] = data
+        assert os.pwritev(descriptor, [memory], 0) == len(data)
+        memory[:] = bytes(len(data))
+        assert os.preadv(descriptor, [memory], 0) == len(data)
+        assert memory[:] == data
     assert path.read_bytes() == data
 
 
