@@ -85,6 +85,7 @@ class Folder:
         self.listed(f"{name}.safetensors", **facts)
 
     def torch(self, name: str, thing: object, **facts: object) -> None:
+        (self.path / name).parent.mkdir(exist_ok=True)
         torch.save(thing, self.path / f"{name}.pth")
         self.listed(f"{name}.pth", **facts)
 
@@ -224,8 +225,8 @@ def finetune_bf16(to: Folder, base: Path, seed: int) -> None:
             to.safetensors(f"pure-step-{step:04d}-bf16", encoder.weights(), step=step, loss=loss)
 
 
-def gpt_scratch(to: Folder, base: Path, seed: int) -> None:
-    """A byte-level GPT from nothing: no value survives a step, and output layer and embedding are one storage."""
+def byte_gpt(seed: int) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """A byte-level GPT from nothing, and its loss: no value survives a step, and output layer and embedding are one storage."""
     torch.manual_seed(seed)
     shape = {"n_embd": 320, "n_layer": 8, "n_head": 5, "n_positions": 128, "vocab_size": 256}
     quiet = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
@@ -239,11 +240,35 @@ def gpt_scratch(to: Folder, base: Path, seed: int) -> None:
         ids = torch.stack([data[s : s + 128] for s in starts]).long()
         return model(input_ids=ids, labels=ids).loss
 
+    return model, loss
+
+
+def gpt_scratch(to: Folder, base: Path, seed: int) -> None:
+    model, loss = byte_gpt(seed)
     run = Run(model, loss, 250, 6e-4, decay=0.1)
     for step, value in run:
         if step in (62, 125, 188, 250):
             to.safetensors(f"step-{step:04d}", model.state_dict(), step=step, loss=value)
             to.torch(f"training-step-{step:04d}", run.state(), step=step, loss=value)
+
+
+def adam_gaps(to: Folder, base: Path, seed: int) -> None:
+    """Weights and both moments of AdamW, saved after every step, and then after every tenth."""
+    model, loss = byte_gpt(seed)
+    run = Run(model, loss, 160, 6e-4, decay=0.1)
+    for step, value in run:
+        if 100 < step <= 106:
+            to.torch(f"gap-1/step-{step:04d}", run.state(), step=step, loss=value)
+        elif step > 106 and step % 10 == 0:
+            to.torch(f"gap-10/step-{step:04d}", run.state(), step=step, loss=value)
+
+
+def rl_step(to: Folder, base: Path, seed: int) -> None:
+    """BF16 copies after each step at the rate of reinforcement learning: FP32 masters move, hardly a copy does."""
+    encoder = Encoder(base, seed + 2)
+    for step, loss in encoder.run(8, 1e-6, decay=0.0):
+        if step > 5:
+            to.safetensors(f"step-{step:04d}-bf16", rounded(encoder.weights()), step=step, loss=loss)
 
 
 class Adapter(nn.Module):
@@ -365,6 +390,8 @@ RECIPES: dict[str, Callable[[Folder, Path, int], None]] = {
     "minilm-finetune-fp32": finetune_fp32,
     "minilm-finetune-bf16": finetune_bf16,
     "gpt-scratch-adamw": gpt_scratch,
+    "adam-gaps": adam_gaps,
+    "rl-step": rl_step,
     "lora": lora,
     "vocab-grow": vocab_grow,
     "soup": soup,
