@@ -55,16 +55,23 @@ Status fill_delta(const SegmentHeader& header, std::uint32_t index, Bytes stored
     const DeltaModel& model = *header.model->delta;
     const std::uint8_t slot = header.chunks[index].base_slot;
     if (slot >= header.bases.size() || !base) return make_error(Errc::kCorrupt, "chunk of no base");
-    if (model.step && header.bases.size() != 2) return make_error(Errc::kCorrupt, "no state before the base");
+    if (model.needs_before() && header.bases.size() != 2) return make_error(Errc::kCorrupt, "no state before the base");
     BaseBytes base_bytes(base_range(model, header.hint, 0, 0, out.size()).length);
     CORAL_CHECK(read_base(header, index, base, base_bytes.get()));
-    BaseBytes before(model.step ? out.size() : 0);
-    if (model.step) {
+    BaseBytes before(model.needs_before() ? out.size() : 0);
+    if (model.needs_before()) {
         const auto other = static_cast<std::uint8_t>(1 - slot);
         std::uint64_t at = header.bases[other].offset + (std::uint64_t{index} << header.chunk_log2);
         CORAL_CHECK(base(other, at, before.get()));
     }
-    return decode_delta(kernels(), model, header.hint, stored, {base_bytes.get(), before.get()}, out);
+    BaseBytes first(model.adam ? out.size() : 0), second(model.adam ? out.size() : 0);
+    if (model.adam) {
+        const std::uint64_t at = std::uint64_t{index} << header.chunk_log2;
+        CORAL_CHECK(base(1, header.bases[1].offset + at, first.get()));
+        CORAL_CHECK(base(2, header.bases[2].offset + at, second.get()));
+    }
+    return decode_delta(kernels(), model, header.hint, stored,
+                        {base_bytes.get(), before.get(), first.get(), second.get()}, out);
 }
 
 Status fill(const SegmentHeader& header, std::uint32_t index, Bytes stored, const BaseReader& base, MutableBytes out) {
@@ -87,11 +94,15 @@ Status fill(const SegmentHeader& header, std::uint32_t index, Bytes stored, cons
         }
         case Mode::kSolo:
             if (!header.model || !header.model->solo) return make_error(Errc::kCorrupt, "chunk without its tables");
-            return decode_solo(kernels(), *header.model->solo, header.hint, stored, out);
+            return decode_solo(kernels(), *header.model->solo, header.hint, stored, out,
+                               std::size_t{index} << header.chunk_log2);
         case Mode::kDelta: {
             if (!header.model || !header.model->delta) return make_error(Errc::kCorrupt, "chunk without its tables");
             return fill_delta(header, index, stored, base, out);
         }
+        case Mode::kPalette:
+            if (!header.model || !header.model->palette) return make_error(Errc::kCorrupt, "chunk without its palette");
+            return decode_palette(kernels(), *header.model->palette, header.hint, stored, out);
         default:
             break;
     }

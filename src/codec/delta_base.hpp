@@ -12,7 +12,8 @@ struct PreparedBase {
     const std::uint8_t* keys = nullptr;    // of each; by DeltaModel::last, or by LastStep::class_of
 };
 
-// `base` holds base_range() bytes for `n` elements, `before` as many, with a step.
+// `base` holds base_range() bytes for `n` elements, `before` as many, with a step; `first` and
+// `second`, with a formula.
 PreparedBase prepare_base(const Kernels& k, const DeltaModel& model, const Hint& hint, const DeltaBase& base,
                           std::size_t n);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Loops over elements, in plain C++ that compilers vectorise. Included once per instruction set, inside an anonymous
-// namespace, after its target options: all copies give the same results (integers, and single IEEE multiplications).
+// namespace, after its target options: all copies give the same results (integers, and single IEEE operations).
 
 template <class T>
 inline T load_at(const std::uint8_t* p, std::size_t i) {
@@ -57,6 +57,23 @@ void keys_loop(const std::uint8_t* base, std::size_t n, bool is_float, std::uint
         T v = load_at<T>(base, i);
         T r = is_float ? rotate_left(v) : v;
         out[i] = static_cast<std::uint8_t>(r >> (kBits<T> - 8));
+    }
+}
+
+inline void either_loop(const std::uint8_t* in, std::size_t n, std::uint8_t* inout) {
+    for (std::size_t i = 0; i < n; ++i) inout[i] = static_cast<std::uint8_t>(inout[i] | in[i]);
+}
+
+template <class T>
+void mantissas_loop(const std::uint8_t* base, std::size_t n, bool is_float, std::uint8_t* __restrict out) {
+    if constexpr (sizeof(T) == 1) {
+        for (std::size_t i = 0; i < n; ++i) out[i] = 0;  // nothing is below
+    } else {
+        for (std::size_t i = 0; i < n; ++i) {
+            T v = load_at<T>(base, i);
+            T r = is_float ? rotate_left(v) : v;
+            out[i] = static_cast<std::uint8_t>(static_cast<T>(r >> (kBits<T> - 13)) & 31u);
+        }
     }
 }
 
@@ -215,14 +232,64 @@ inline void scale_loop(const std::uint8_t* in, std::size_t n, float factor, std:
     }
 }
 
+template <class T>
+void lookup_loop(const std::uint8_t* number, std::size_t n, const std::uint64_t* table256, std::uint8_t* out) {
+    T table[256];
+    for (unsigned i = 0; i < 256; ++i) table[i] = static_cast<T>(table256[i]);
+    for (std::size_t i = 0; i < n; ++i) store_at<T>(out, i, table[number[i]]);
+}
+
+// Denormals count as zero, in what comes in and in what comes out of each operation: how they are treated is a mode of
+// the processor.
+inline float flushed(float v) {
+    std::uint32_t bits = std::bit_cast<std::uint32_t>(v);
+    return std::bit_cast<float>((bits & 0x7f800000u) != 0 ? bits : 0u);
+}
+
+template <Formula kFormula>
+void adam_formula(const AdamStep& step, const std::uint8_t* base, const std::uint8_t* first, const std::uint8_t* second,
+                  std::size_t n, std::uint8_t* __restrict out) {
+    const float a = step.a, b = step.b, c = step.c;
+    for (std::size_t i = 0; i < n; ++i) {
+        const float x = flushed(load_at<float>(first, i)), y = flushed(load_at<float>(second, i));
+        const std::uint32_t bits = load_at<std::uint32_t>(base, i);
+        const float scaled = flushed(flushed(load_at<float>(base, i)) * a);
+        float made;
+        if constexpr (kFormula == Formula::kAdamWeights) {
+            const float root = flushed(__builtin_sqrtf(y) + c);
+            made = scaled - flushed(flushed(x * b) / root);
+        } else {
+            const float gradient = flushed(x - flushed(y * c));
+            made = scaled + flushed(flushed(gradient * b) * gradient);
+        }
+        const std::uint32_t result = std::bit_cast<std::uint32_t>(made);
+        const std::uint32_t exponent = (bits >> 23) & 0xff, after = (result >> 23) & 0xff;
+        const bool plain = (exponent != 0) & (exponent != 0xff) & (after != 0) & (after != 0xff);
+        store_at<std::uint32_t>(out, i, plain ? result : bits);
+    }
+}
+
+inline void adam_loop(const AdamStep& step, const std::uint8_t* base, const std::uint8_t* first,
+                      const std::uint8_t* second, std::size_t n, std::uint8_t* out) {
+    if (step.formula == Formula::kAdamWeights)
+        adam_formula<Formula::kAdamWeights>(step, base, first, second, n, out);
+    else
+        adam_formula<Formula::kAdamVariance>(step, base, first, second, n, out);
+}
+
 #define CORAL_ELEMENT_KERNELS                                                                                    \
     {split_loop<std::uint8_t>, split_loop<std::uint16_t>, split_loop<std::uint32_t>, split_loop<std::uint64_t>}, \
         {join_loop<std::uint8_t>, join_loop<std::uint16_t>, join_loop<std::uint32_t>, join_loop<std::uint64_t>}, \
         {keys_loop<std::uint8_t>, keys_loop<std::uint16_t>, keys_loop<std::uint32_t>, keys_loop<std::uint64_t>}, \
+        {mantissas_loop<std::uint8_t>, mantissas_loop<std::uint16_t>, mantissas_loop<std::uint32_t>,             \
+         mantissas_loop<std::uint64_t>},                                                                         \
         {to_delta_loop<std::uint8_t>, to_delta_loop<std::uint16_t>, to_delta_loop<std::uint32_t>,                \
          to_delta_loop<std::uint64_t>},                                                                          \
         {from_delta_loop<std::uint8_t>, from_delta_loop<std::uint16_t>, from_delta_loop<std::uint32_t>,          \
          from_delta_loop<std::uint64_t>},                                                                        \
         {predict_loop<std::uint8_t>, predict_loop<std::uint16_t>, predict_loop<std::uint32_t>,                   \
          predict_loop<std::uint64_t>},                                                                           \
-        scale_loop
+        scale_loop,                                                                                              \
+        {lookup_loop<std::uint8_t>, lookup_loop<std::uint16_t>, lookup_loop<std::uint32_t>,                      \
+         lookup_loop<std::uint64_t>},                                                                            \
+        adam_loop

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Chooses for every chunk: a copy of base bytes, differences from a base, the tensor coder alone, zstd, or raw.
+// Chooses for every chunk: a copy of base bytes, differences from a base, few values, the tensor coder alone, zstd,
+// raw.
 #include <algorithm>
 #include <cstring>
 #include <memory>
 #include <optional>
 
 #include "codec/byte_stats.hpp"
+#include "codec/columns.hpp"
 #include "codec/float_cast.hpp"
+#include "codec/palette.hpp"
 #include "codec/tensor_train.hpp"
 #include "codec/zstd_context.hpp"
 #include "coral/base/hash.hpp"
@@ -63,7 +66,7 @@ std::vector<std::uint64_t> find_copies(Bytes raw, Hint hint, std::span<const Bas
 std::vector<std::size_t> choose_bases(const std::vector<std::uint64_t>& copies, std::size_t candidates) {
     std::vector<std::size_t> chosen;
     std::uint64_t covered = 0;
-    while (chosen.size() < kMaxBases) {
+    while (chosen.size() < kPlainBases) {
         std::size_t best = 0, best_count = 0;
         for (std::size_t b = 0; b < std::min<std::size_t>(candidates, 64); ++b) {
             auto count = static_cast<std::size_t>(std::count_if(copies.begin(), copies.end(), [&](std::uint64_t bits) {
@@ -121,12 +124,15 @@ double zstd_share(Bytes raw) {
     return in ? static_cast<double>(out) / static_cast<double>(in) : 1;
 }
 
-bool decodes_to(const SegmentHeader& header, const Chunk& chunk, Bytes stored, const DeltaBase& base, Bytes raw) {
+bool decodes_to(const SegmentHeader& header, const Chunk& chunk, std::size_t at, Bytes stored, const DeltaBase& base,
+                Bytes raw) {
     thread_local Buffer decoded(kChunkSize);
     MutableBytes check = MutableBytes(decoded).first(raw.size());
     const Kernels& k = kernels();
-    Status done = chunk.mode == Mode::kSolo ? decode_solo(k, *header.model->solo, header.hint, stored, check)
-                                            : decode_delta(k, *header.model->delta, header.hint, stored, base, check);
+    Status done = chunk.mode == Mode::kSolo ? decode_solo(k, *header.model->solo, header.hint, stored, check, at)
+                  : chunk.mode == Mode::kPalette
+                      ? decode_palette(k, *header.model->palette, header.hint, stored, check)
+                      : decode_delta(k, *header.model->delta, header.hint, stored, base, check);
     return done && std::memcmp(check.data(), raw.data(), raw.size()) == 0;
 }
 
@@ -167,6 +173,7 @@ class Job {
 
   private:
     static constexpr std::size_t kTensorFrom = 512;
+    static constexpr double kPalettePays = 0.99;
     static constexpr double kAttach = 0.95;  // of SOLO's size: below it a base is worth reading another segment
 
     Bytes part(std::size_t c) const {
@@ -185,14 +192,18 @@ class Job {
     struct Choice {
         std::size_t base = 0;
         std::optional<std::size_t> second;  // the state before, or what follows the base in its tensor
+        std::optional<Base::Inputs> inputs;
         DeltaSource source;
         Buffer joined;  // base and what follows it
     };
 
     std::optional<Choice> choice_of(std::size_t b) const {
         const Base& base = bases_[b];
-        if (!usable(base) || (chosen_.size() == kMaxBases && !is_chosen(b))) return std::nullopt;
-        Choice choice{b, std::nullopt, {base.raw.subspan(static_cast<std::size_t>(base.offset)), {}, base.dtype}, {}};
+        if (!usable(base) || (chosen_.size() == kPlainBases && !is_chosen(b))) return std::nullopt;
+        Choice choice;
+        choice.base = b;
+        choice.source.base = from(base);
+        choice.source.cast = base.dtype;
         if (base.dtype != 0) {
             // Slots say where in a tensor of wider elements a chunk lies: there is no room for copies of others.
             if (!can_cast(base.dtype, e_.header.hint) || !chosen_.empty()) return std::nullopt;
@@ -208,11 +219,31 @@ class Job {
             bool room =
                 std::all_of(chosen_.begin(), chosen_.end(), [&](std::size_t c) { return c == b || c == *base.before; });
             if (room) {
-                choice.source.before = before.raw.subspan(static_cast<std::size_t>(before.offset));
+                choice.source.before = from(before);
                 choice.second = base.before;
             }
         }
+        if (base.inputs) add_inputs(choice);
         return choice;
+    }
+
+    static Bytes from(const Base& base) { return base.raw.subspan(static_cast<std::size_t>(base.offset)); }
+
+    // What the optimizer's formula is about, when it can have the slots behind the base's.
+    void add_inputs(Choice& choice) const {
+        const Hint& hint = e_.header.hint;
+        const Base::Inputs& inputs = *bases_[choice.base].inputs;
+        if (hint.width != 4 || hint.element != Hint::Class::kFloat || hint.big_endian) return;
+        for (std::size_t b : {inputs.first, inputs.second}) {
+            if (!usable(bases_[b]) || bases_[b].dtype != 0) return;
+        }
+        for (std::size_t c : chosen_) {
+            if (c != choice.base && c != inputs.first && c != inputs.second) return;
+        }
+        choice.inputs = inputs;
+        choice.source.formula = inputs.formula;
+        choice.source.first = from(bases_[inputs.first]);
+        choice.source.second = from(bases_[inputs.second]);
     }
 
     std::vector<std::uint32_t> covered_by(const DeltaSource& source, const std::vector<std::uint32_t>& rest) const {
@@ -223,12 +254,16 @@ class Job {
         return covered;
     }
 
+    static bool belongs(const Base& base, std::size_t b) {
+        return base.before == b || base.next == b ||
+               (base.inputs && (base.inputs->first == b || base.inputs->second == b));
+    }
+
     // Among several, samples decide.
     std::optional<Choice> choose_delta(const std::vector<std::uint32_t>& rest) const {
         std::vector<Choice> choices;
         for (std::size_t b = 0; b < std::min<std::size_t>(bases_.size(), 64); ++b) {
-            bool other = std::any_of(bases_.begin(), bases_.end(),
-                                     [&](const Base& base) { return base.before == b || base.next == b; });
+            bool other = std::any_of(bases_.begin(), bases_.end(), [&](const Base& base) { return belongs(base, b); });
             if (other) continue;
             if (auto choice = choice_of(b)) choices.push_back(std::move(*choice));
         }
@@ -260,9 +295,18 @@ class Job {
         if (rest.empty()) return;
         auto model = std::make_shared<TensorModel>();
         auto solo = train_solo(k, hint, raw_, chunk_log2_, rest);
+        if (hint.width == 1 && hint.detail == kDtypeQuantised) {
+            auto blocks = train_columns(raw_, chunk_log2_, rest);
+            if (blocks.bits < 0.995 * solo.bits) {
+                solo.bits = blocks.bits;
+                solo.model.columns = std::move(blocks.model);
+            }
+        }
         double raw_bits = 0;
         for (std::uint32_t c : rest) raw_bits += 8.0 * static_cast<double>(part(c).size());
-        double best = kAttach * std::min(solo.bits, raw_bits);
+        auto palette = train_palette(hint, raw_, chunk_log2_, rest);
+        const bool few = palette.bits < kPalettePays * std::min(solo.bits, raw_bits);
+        double best = kAttach * (few ? palette.bits : std::min(solo.bits, raw_bits));
         if (auto choice = choose_delta(rest)) {
             std::vector<std::uint32_t> covered = covered_by(choice->source, rest);
             double left = raw_bits;
@@ -279,7 +323,10 @@ class Job {
         zstd_pays_ = !delta_ && zstd_share(raw_) < 0.97 * share;
         if (share > 0.99 && !delta_) return;
         if (delta_) take(*model->delta);
-        model->solo = std::move(solo.model);
+        if (few && !delta_)
+            model->palette = std::move(palette.model);
+        else
+            model->solo = std::move(solo.model);
         solo_share_ = std::min(solo.bits / raw_bits, 1.0);
         e_.header.tables = model->write(hint.width);
         // As readers will understand them.
@@ -294,10 +341,16 @@ class Job {
 
     // The bases of differences get their slots.
     void take(const DeltaModel& model) {
+        if (model.adam) {
+            chosen_ = {delta_->base, delta_->inputs->first, delta_->inputs->second};
+            delta_->source.before = {};
+            return;
+        }
+        delta_->source.formula = Formula::kNone;  // where only the base reaches, differences do, too
         if (!is_chosen(delta_->base)) chosen_.push_back(delta_->base);
-        bool both = delta_->second && (model.step || model.cast != 0);
+        bool both = delta_->second && (model.needs_before() || model.cast != 0);
         if (both && !is_chosen(*delta_->second)) chosen_.push_back(*delta_->second);
-        if (!model.step) delta_->source.before = {};
+        if (!model.needs_before()) delta_->source.before = {};
     }
 
     bool is_chosen(std::size_t b) const { return std::find(chosen_.begin(), chosen_.end(), b) != chosen_.end(); }
@@ -336,6 +389,10 @@ class Job {
         BaseRange range = base_range(model, e_.header.hint, 0, begin, length);
         DeltaBase out{source.base.subspan(static_cast<std::size_t>(range.begin), range.length), {}};
         if (!source.before.empty()) out.before = source.before.subspan(begin, length);
+        if (model.adam) {
+            out.first = source.first.subspan(begin, length);
+            out.second = source.second.subspan(begin, length);
+        }
         if (model.cast != 0) {
             const std::uint64_t at = bases_[delta_->base].offset + range.begin;
             if (range.length > 0 && at / kMaxSegment != (at + range.length - 1) / kMaxSegment) return {};
@@ -347,7 +404,8 @@ class Job {
         return out;
     }
 
-    // The smallest of DELTA, SOLO and zstd, if one is smaller than raw; decoded and compared before it counts.
+    // The smallest of DELTA, SOLO or PALETTE and zstd, if one is smaller than raw; decoded and compared before it
+    // counts.
     bool add_coded(std::size_t c, Bytes raw, Chunk& chunk) {
         if (!e_.header.model) return false;
         const Kernels& k = kernels();
@@ -355,16 +413,20 @@ class Job {
         std::size_t before = e_.payload.size();
         DeltaBase base = delta_base(c, chunk);
         bool done = false;
-        if (!base.base.empty() && encode_delta(k, *e_.header.model->delta, hint, raw, base, e_.payload)) {
+        if (e_.header.model->palette) {
+            done = encode_palette(k, *e_.header.model->palette, hint, raw, e_.payload);
+            chunk.mode = Mode::kPalette;
+        } else if (!base.base.empty() && encode_delta(k, *e_.header.model->delta, hint, raw, base, e_.payload)) {
             chunk.mode = Mode::kDelta;
             done = true;
         } else {
             chunk.base_slot = 0;
         }
         auto size = static_cast<double>(e_.payload.size() - before);
-        if (!done || size > 0.9 * solo_share_ * static_cast<double>(raw.size())) {
+        if (e_.header.model->solo && (!done || size > 0.9 * solo_share_ * static_cast<double>(raw.size()))) {
             Buffer other;
-            if (encode_solo(k, *e_.header.model->solo, hint, raw, other) && (!done || other.size() < size)) {
+            if (encode_solo(k, *e_.header.model->solo, hint, raw, other, c << chunk_log2_) &&
+                (!done || other.size() < size)) {
                 e_.payload.resize(before);
                 e_.payload.insert(e_.payload.end(), other.begin(), other.end());
                 chunk.mode = Mode::kSolo;
@@ -383,8 +445,11 @@ class Job {
                 return true;
             }
         }
-        if (!done) return false;
-        if (decodes_to(e_.header, chunk, Bytes(e_.payload).subspan(before), base, raw)) return true;
+        if (!done) {
+            chunk.mode = Mode::kRaw;
+            return false;
+        }
+        if (decodes_to(e_.header, chunk, c << chunk_log2_, Bytes(e_.payload).subspan(before), base, raw)) return true;
         // A fault of memory or of ours: raw bytes are always right.
         log_error("chunk {} of a segment did not decode to its bytes and is stored raw (mode {})", c,
                   static_cast<unsigned>(chunk.mode));

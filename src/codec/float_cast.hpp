@@ -13,6 +13,7 @@ namespace coral::codec {
 
 // Numbers of docs/format.md, "Dtypes".
 inline constexpr std::uint8_t kDtypeF16 = 10, kDtypeBF16 = 11, kDtypeF32 = 12;
+inline constexpr std::uint8_t kDtypeQuantised = 24;
 
 // Bytes of an element, or 0 for a type that is not cast.
 unsigned cast_width(std::uint8_t dtype);

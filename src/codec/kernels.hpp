@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "coral/codec/segment_codec.hpp"
+
 namespace coral::codec {
 
 inline constexpr std::size_t kSlack = 64;
@@ -31,6 +33,12 @@ struct DeltaArrays {
     std::uint8_t* extra[8] = {};
 };
 
+// Adam's formulas with their numbers (docs/codec.md).
+struct AdamStep {
+    Formula formula = Formula::kNone;
+    float a = 0, b = 0, c = 0;
+};
+
 struct Kernels {
     const char* name;
 
@@ -43,6 +51,7 @@ struct Kernels {
     void (*merge)(const std::uint8_t* bits, std::size_t n, Side left, Side right, std::uint8_t* out);
     std::size_t (*popcount)(const std::uint8_t* bits, std::size_t n);
     void (*remap)(const std::uint8_t* in, std::size_t n, const std::uint8_t* table256, std::uint8_t* out);
+    void (*either)(const std::uint8_t* in, std::size_t n, std::uint8_t* inout);  // inout[i] |= in[i]
     // Bytes of `in` where key[i] is in [low, high], in order; returns their number.
     std::size_t (*compress)(const std::uint8_t* in, const std::uint8_t* key, std::size_t n, std::uint8_t low,
                             std::uint8_t high, std::uint8_t* out);
@@ -68,6 +77,8 @@ struct Kernels {
     void (*join[4])(const std::uint8_t* const* planes, std::size_t n, bool rotate, std::uint8_t* out);
     // The class key of each base element: the highest byte, of floats after the rotation.
     void (*keys[4])(const std::uint8_t* base, std::size_t n, bool is_float, std::uint8_t* out);
+    // The five bits below it.
+    void (*mantissas[4])(const std::uint8_t* base, std::size_t n, bool is_float, std::uint8_t* out);
     void (*to_delta[4])(const std::uint8_t* in, const std::uint8_t* base, std::size_t n, bool is_float, Buckets buckets,
                         const DeltaArrays& out);
     // `count`: extra bits of each element; `lead`: leading bits of each.
@@ -79,6 +90,11 @@ struct Kernels {
     void (*predict[4])(const std::uint8_t* base, const std::uint8_t* before, std::size_t n, bool is_float,
                        unsigned again, std::uint8_t* out, std::uint8_t* lengths);
     void (*scale_f32)(const std::uint8_t* in, std::size_t n, float factor, std::uint8_t* out);
+    // out[i] = the low bytes of table256[number[i]].
+    void (*lookup[4])(const std::uint8_t* number, std::size_t n, const std::uint64_t* table256, std::uint8_t* out);
+    // What a step of Adam makes of `base`. F32.
+    void (*adam)(const AdamStep& step, const std::uint8_t* base, const std::uint8_t* first, const std::uint8_t* second,
+                 std::size_t n, std::uint8_t* out);
 };
 
 // The symbol that says "this element is all zero bits", whatever the base: pruned weights. The highest of any alphabet.

@@ -225,7 +225,7 @@ std::size_t unpack_plane(const std::uint8_t* packed, std::size_t available, cons
     return count;
 }
 
-const Kernels kTable = {"avx2",   partition, merge,      popcount,   remap,        compress,
+const Kernels kTable = {"avx2",   partition, merge,      popcount,   remap,        either_loop,          compress,
                         in_range, expand,    plane_size, pack_plane, unpack_plane, CORAL_ELEMENT_KERNELS};
 
 }  // namespace

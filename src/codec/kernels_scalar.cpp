@@ -161,8 +161,9 @@ const Kernels* chosen() {
 
 }  // namespace
 
-const Kernels kScalarKernels = {"scalar", partition, merge,      popcount,   remap,        compress,
-                                in_range, expand,    plane_size, pack_plane, unpack_plane, CORAL_ELEMENT_KERNELS};
+const Kernels kScalarKernels = {
+    "scalar", partition, merge,      popcount,   remap,        either_loop,          compress,
+    in_range, expand,    plane_size, pack_plane, unpack_plane, CORAL_ELEMENT_KERNELS};
 
 const Kernels* kernels_named(std::string_view name) {
     if (name == "scalar") return &kScalarKernels;

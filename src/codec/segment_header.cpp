@@ -43,6 +43,12 @@ Status check_chunk(const SegmentHeader& h, std::uint32_t index, std::uint16_t re
         case Mode::kDelta:
             if (!h.model || !h.model->delta) return lie(fmt::format("chunk {} has no tables", index));
             if (c.base_slot >= h.bases.size()) return lie(fmt::format("chunk {} differs from no base", index));
+            if (h.model->delta->adam && (c.base_slot != 0 || h.bases.size() != kMaxBases)) {
+                return lie(fmt::format("chunk {} lacks what its formula is about", index));
+            }
+            break;
+        case Mode::kPalette:
+            if (!h.model || !h.model->palette) return lie(fmt::format("chunk {} has no palette", index));
             break;
         default:
             return lie(fmt::format("chunk {} has mode {}", index, static_cast<unsigned>(c.mode)));
@@ -58,12 +64,12 @@ Status check_fixed(const SegmentHeader& h, std::uint16_t packed_hint, std::uint8
         return lie(fmt::format("chunk size 2^{}", h.chunk_log2));
     }
     if (h.hint.pack() != packed_hint) return lie(fmt::format("hint {:#x}", packed_hint));
-    if (h.coder != Coder::kGeneric && h.coder != Coder::kTensor && h.coder != Coder::kTensor3) {
+    if (h.coder < Coder::kGeneric || h.coder > Coder::kTensor4) {
         return make_error(Errc::kUnsupported, fmt::format("segment header: coder {} needs a newer CoralFS",
                                                           static_cast<unsigned>(h.coder)));
     }
     if (reserved != 0) return lie("reserved byte is set");
-    if (nbase > kMaxBases) return lie(fmt::format("{} bases", nbase));
+    if (nbase > (h.coder < Coder::kTensor4 ? kPlainBases : kMaxBases)) return lie(fmt::format("{} bases", nbase));
     if (h.depth > kMaxDepth || (h.depth == 0) != (nbase == 0)) {
         return lie(fmt::format("depth {} with {} bases", h.depth, nbase));
     }
@@ -101,6 +107,10 @@ std::optional<BaseRef> SegmentHeader::earlier_state() const {
         if (c.mode == Mode::kDelta || c.mode == Mode::kCopy) return bases[c.base_slot];
     }
     return std::nullopt;
+}
+
+bool SegmentHeader::by_formula() const {
+    return model && model->delta && model->delta->adam;
 }
 
 std::uint64_t SegmentHeader::memory() const {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// One chunk, coded alone (SOLO) or as differences from a base (DELTA).
+// One chunk, coded alone (SOLO), as differences from a base (DELTA), or as numbers of few values (PALETTE).
 #include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "codec/byte_stats.hpp"
 #include "codec/delta_base.hpp"
+#include "codec/palette.hpp"
 #include "codec/tensor_model.hpp"
 
 namespace coral::codec {
@@ -172,7 +173,54 @@ Status decode_parts(const Kernels& k, BitReader& in, const std::uint8_t* first, 
 
 }  // namespace
 
-bool encode_solo(const Kernels& k, const SoloModel& model, const Hint& hint, Bytes raw, Buffer& out) {
+namespace {
+
+// The table of each byte of a chunk that begins `at` bytes behind the first block.
+std::uint8_t* tables_of(const Columns& columns, std::size_t n, std::size_t at) {
+    std::uint8_t* tables = lane(kLaneKey, n);
+    const std::size_t block = columns.table_of.size();
+    for (std::size_t i = 0; i < std::min(n, block); ++i) tables[i] = columns.table_of[(at + i) % block];
+    for (std::size_t done = block; done < n; done *= 2) {
+        std::memcpy(tables + done, tables, std::min(done, n - done));
+    }
+    return tables;
+}
+
+bool encode_columns(const Kernels& k, const Columns& columns, Bytes raw, std::size_t at, Buffer& out) {
+    const std::size_t n = raw.size(), before = out.size();
+    const std::uint8_t* tables = tables_of(columns, n, at);
+    std::uint8_t* stream = lane(kLaneStream, n);
+    for (std::size_t t = 0; t < columns.tables.size(); ++t) {
+        const auto number = static_cast<std::uint8_t>(t);
+        encode_plane(k, &columns.tables[t], stream, k.compress(data(raw), tables, n, number, number, stream), out);
+    }
+    if (out.size() - before < n) return true;
+    out.resize(before);
+    return false;
+}
+
+Status decode_columns(const Kernels& k, const Columns& columns, Bytes stored, std::size_t at, MutableBytes out) {
+    const std::size_t n = out.size();
+    BitReader in(stored);
+    const std::uint8_t* tables = tables_of(columns, n, at);
+    std::uint8_t* stream = lane(kLaneStream, n);
+    std::uint8_t* bytes = lane(kLaneSymbol, n);
+    for (std::size_t t = 0; t < columns.tables.size(); ++t) {
+        const auto number = static_cast<std::uint8_t>(t);
+        const std::size_t some = k.in_range(tables, n, number, number);
+        CORAL_CHECK(decode_plane(k, &columns.tables[t], in, some, stream));
+        in.align();
+        k.expand(stream, some, tables, n, number, number, bytes);
+    }
+    if (!in.at_end()) return make_error(Errc::kCorrupt, "coded chunk of a wrong length");
+    std::memcpy(data(out), bytes, n);
+    return {};
+}
+
+}  // namespace
+
+bool encode_solo(const Kernels& k, const SoloModel& model, const Hint& hint, Bytes raw, Buffer& out, std::size_t at) {
+    if (model.columns) return encode_columns(k, *model.columns, raw, at, out);
     const unsigned width = hint.width;
     const std::size_t n = raw.size() / width, before = out.size();
     std::uint8_t* planes[8] = {};
@@ -204,7 +252,9 @@ bool encode_solo(const Kernels& k, const SoloModel& model, const Hint& hint, Byt
     return false;
 }
 
-Status decode_solo(const Kernels& k, const SoloModel& model, const Hint& hint, Bytes stored, MutableBytes out) {
+Status decode_solo(const Kernels& k, const SoloModel& model, const Hint& hint, Bytes stored, MutableBytes out,
+                   std::size_t at) {
+    if (model.columns) return decode_columns(k, *model.columns, stored, at, out);
     const unsigned width = hint.width;
     const std::size_t n = out.size() / width;
     BitReader in(stored);
@@ -318,6 +368,33 @@ Status decode_delta(const Kernels& k, const DeltaModel& model, const Hint& hint,
     const std::uint8_t* tail = in.take_bytes(out.size() - n * width);
     if (!tail || !in.at_end()) return make_error(Errc::kCorrupt, "coded chunk of a wrong length");
     std::memcpy(data(out) + n * width, tail, out.size() - n * width);
+    return {};
+}
+
+bool encode_palette(const Kernels& k, const PaletteModel& model, const Hint& hint, Bytes raw, Buffer& out) {
+    const std::size_t n = raw.size() / hint.width, before = out.size();
+    std::uint8_t* numbers = lane(kLaneSymbol, n);
+    palette_numbers(model, hint.width, data(raw), n, numbers);
+    encode_plane(k, &*model.tree, numbers, n, out);
+    BitWriter(out).put_bytes(data(raw) + n * hint.width, raw.size() - n * hint.width);
+    if (out.size() - before < raw.size()) return true;
+    out.resize(before);
+    return false;
+}
+
+Status decode_palette(const Kernels& k, const PaletteModel& model, const Hint& hint, Bytes stored, MutableBytes out) {
+    const std::size_t n = out.size() / hint.width;
+    BitReader in(stored);
+    std::uint8_t* numbers = lane(kLaneSymbol, n);
+    CORAL_CHECK(decode_plane(k, &*model.tree, in, n, numbers));
+    in.align();
+    // Numbers beyond the palette mean zero: a chunk with such is no chunk of ours, and its checksum tells.
+    std::array<std::uint64_t, 256> values{};
+    std::copy(model.values.begin(), model.values.end(), values.begin());
+    k.lookup[log2_of(hint.width)](numbers, n, values.data(), data(out));
+    const std::uint8_t* tail = in.take_bytes(out.size() - n * hint.width);
+    if (!tail || !in.at_end()) return make_error(Errc::kCorrupt, "coded chunk of a wrong length");
+    std::memcpy(data(out) + n * hint.width, tail, out.size() - n * hint.width);
     return {};
 }
 

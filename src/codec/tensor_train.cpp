@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "codec/adam_fit.hpp"
 #include "codec/byte_stats.hpp"
 #include "codec/delta_base.hpp"
 #include "codec/float_cast.hpp"
@@ -51,6 +52,9 @@ Lanes& lanes() {
     return own;
 }
 
+// Of the samples' bits: what finer classes must leave to be worth their tables and time.
+constexpr double kMantissaPays = 0.95;
+
 struct Piece {
     Bytes raw;
     DeltaBase base;
@@ -73,6 +77,10 @@ std::vector<Piece> pieces_of(const Hint& hint, Bytes raw, const DeltaSource& sou
             piece.base.base = source.base.subspan(static_cast<std::size_t>(range.begin), range.length);
         }
         if (!source.before.empty()) piece.base.before = source.before.subspan(begin, length);
+        if (source.formula != Formula::kNone) {
+            piece.base.first = source.first.subspan(begin, length);
+            piece.base.second = source.second.subspan(begin, length);
+        }
         out.push_back(piece);
     }
     return out;
@@ -143,26 +151,55 @@ std::optional<float> find_scale(const std::vector<Piece>& pieces) {
     return scale;
 }
 
-// Exponents of the base in eight groups of about as many elements.
-LastStep grouped(const Kernels& k, const Hint& hint, const std::vector<Piece>& pieces) {
-    SymbolCounts seen{};
-    std::size_t all = 0;
-    for (const Piece& piece : pieces) {
-        const std::size_t n = piece.raw.size() / hint.width;
-        PreparedBase base = prepare_base(k, DeltaModel{}, hint, {piece.base.base, {}}, n);
-        for (std::size_t i = 0; i < n; ++i) ++seen[base.keys[i]];
-        all += n;
+// Takes the optimizer's formula into the model when samples say that it pays: two more bases make reading slower.
+bool try_formula(const Kernels& k, const Hint& hint, const std::vector<Piece>& few, Formula formula,
+                 DeltaModel& model) {
+    std::vector<AdamSample> samples;
+    for (const Piece& piece : few) {
+        samples.push_back({piece.raw, piece.base.base, piece.base.first, piece.base.second});
     }
-    LastStep step;
-    std::size_t below = 0;
+    DeltaModel with = model;
+    with.adam = fit_adam(formula, samples);
+    if (!with.adam || ideal_bits(k, hint, with, few) > 0.96 * ideal_bits(k, hint, model, few)) return false;
+    model.adam = with.adam;
+    return true;
+}
+
+// Bounds between eight groups of about as many elements.
+std::array<std::uint8_t, 7> bounds_of(const SymbolCounts& seen) {
+    std::size_t all = 0, below = 0;
+    for (std::uint32_t n : seen) all += n;
+    std::array<std::uint8_t, 7> bounds{};
     unsigned bound = 0;
     for (unsigned key = 0; key < 256; ++key) {
-        while (bound < step.bounds.size() && below * 8 >= all * (bound + 1)) {
-            step.bounds[bound++] = static_cast<std::uint8_t>(key);
+        while (bound < bounds.size() && below * 8 >= all * (bound + 1)) {
+            bounds[bound++] = static_cast<std::uint8_t>(key);
         }
         below += seen[key];
     }
-    while (bound < step.bounds.size()) step.bounds[bound++] = 255;
+    while (bound < bounds.size()) bounds[bound++] = 255;
+    return bounds;
+}
+
+// Groups of the base's exponents, or of the last step's bit lengths.
+LastStep grouped(const Kernels& k, const Hint& hint, const std::vector<Piece>& pieces, LastStep::By by) {
+    const unsigned log2 = static_cast<unsigned>(std::countr_zero(static_cast<unsigned>(hint.width)));
+    SymbolCounts seen{};
+    for (const Piece& piece : pieces) {
+        const std::size_t n = piece.raw.size() / hint.width;
+        PreparedBase base = prepare_base(k, DeltaModel{}, hint, {piece.base.base, {}}, n);
+        const std::uint8_t* keys = base.keys;
+        if (by == LastStep::By::kStepsAndMantissa) {
+            std::uint8_t* lengths = lanes().get(1, n);
+            k.predict[log2](base.values, data(piece.base.before), n, is_float(hint), 0, lanes().get(2, n * hint.width),
+                            lengths);
+            keys = lengths;
+        }
+        for (std::size_t i = 0; i < n; ++i) ++seen[keys[i]];
+    }
+    LastStep step;
+    step.by = by;
+    step.bounds = bounds_of(seen);
     return step;
 }
 
@@ -171,7 +208,7 @@ void try_last_step(const Kernels& k, const Hint& hint, const std::vector<Piece>&
     const double plain = ideal_bits(k, hint, model, few);
     DeltaModel with = model;
     with.scale.reset();
-    LastStep step = grouped(k, hint, few);
+    LastStep step = grouped(k, hint, few, LastStep::By::kSteps);
     double best = 0.98 * plain;
     for (unsigned again : {0u, 3u, 6u, 10u, 14u}) {
         step.again = static_cast<std::uint8_t>(again);
@@ -185,6 +222,30 @@ void try_last_step(const Kernels& k, const Hint& hint, const std::vector<Piece>&
         model.scale.reset();
         model.step = step;
     }
+}
+
+// Takes the base's mantissa into the classes when samples say that it pays; perhaps after the decay of weights, which
+// leaves small differences that each have a symbol.
+bool try_mantissa(const Kernels& k, const Hint& hint, const std::vector<Piece>& few, std::optional<float> scale,
+                  DeltaModel& model) {
+    const LastStep::By by = model.step ? LastStep::By::kStepsAndMantissa : LastStep::By::kMantissa;
+    LastStep step = grouped(k, hint, few, by);
+    if (model.step) step.again = model.step->again, scale.reset();
+    const double now = ideal_bits(k, hint, model, few);
+    double best = kMantissaPays * now;
+    DeltaModel with = model;
+    with.step = step;
+    for (std::optional<float> factor : {std::optional<float>(), scale}) {
+        with.scale = factor;
+        double bits = ideal_bits(k, hint, with, few);
+        if (bits < best) {
+            best = bits;
+            model.step = with.step;
+            model.scale = with.scale;
+        }
+        if (!scale) break;
+    }
+    return best < kMantissaPays * now;
 }
 
 // Keys in the order of what they lead to, so that neighbours are alike.
@@ -228,19 +289,26 @@ DeltaModel plain_model(const Hint& hint, std::size_t elements, const DeltaSource
     return model;
 }
 
-// Samples decide what the base is multiplied by, and whether the last step helps.
-void refine(const Kernels& k, const Hint& hint, const std::vector<Piece>& few, bool before, DeltaModel& model) {
-    if (model.cast == 0 && hint.width == 4 && is_float(hint) && !hint.big_endian) {
-        if (auto scale = find_scale(few)) {
-            double plain = ideal_bits(k, hint, model, few);
-            model.scale = *scale;
-            if (ideal_bits(k, hint, model, few) > 0.995 * plain) model.scale.reset();
-        }
+// Samples decide what the base is multiplied by, and whether the last step or the optimizer's helps.
+void refine(const Kernels& k, const Hint& hint, const std::vector<Piece>& few, bool before, bool fine, Formula formula,
+            DeltaModel& model) {
+    if (formula != Formula::kNone && try_formula(k, hint, few, formula, model)) return;
+    std::optional<float> scale;
+    if (model.cast == 0 && hint.width == 4 && is_float(hint) && !hint.big_endian) scale = find_scale(few);
+    if (scale) {
+        double plain = ideal_bits(k, hint, model, few);
+        model.scale = scale;
+        if (ideal_bits(k, hint, model, few) > 0.995 * plain) model.scale.reset();
     }
-    if (before && model.cast == 0 && !hint.big_endian) try_last_step(k, hint, few, model);
+    if (model.cast != 0 || hint.big_endian) return;
+    if (before) try_last_step(k, hint, few, model);
+    if (!fine || hint.width == 1) return;
+    // Most weights have nothing of it: one sample says so sooner than all.
+    DeltaModel trial = model;
+    if (try_mantissa(k, hint, {few.front()}, scale, trial)) (void)try_mantissa(k, hint, few, scale, model);
 }
 
-// Below this many elements the tables of a second base cost more than it saves.
+// Below this many elements the tables of finer classes cost more than they save.
 constexpr std::size_t kStepFrom = 16'384;
 
 }  // namespace
@@ -250,6 +318,9 @@ bool covers(const DeltaSource& source, const Hint& hint, std::uint64_t begin, st
     cast.cast = source.cast;
     BaseRange range = base_range(cast, hint, 0, begin, length);
     if (range.begin + range.length > source.base.size()) return false;
+    if (source.formula != Formula::kNone && begin + length > std::min(source.first.size(), source.second.size())) {
+        return false;
+    }
     return source.before.empty() || begin + length <= source.before.size();
 }
 
@@ -257,6 +328,7 @@ double sample_delta(const Kernels& k, const Hint& hint, Bytes raw, const DeltaSo
                     const std::vector<std::uint32_t>& chunks) {
     DeltaModel model = plain_model(hint, raw.size() / hint.width, source);
     std::vector<Piece> few = samples_of(hint, raw, source, chunk_log2, chunks);
+    if (source.formula != Formula::kNone) (void)try_formula(k, hint, few, source.formula, model);
     double elements = 0;
     for (const Piece& piece : few) elements += static_cast<double>(piece.raw.size() / hint.width);
     return elements > 0 ? ideal_bits(k, hint, model, few) / elements : 8.0 * hint.width;
@@ -267,8 +339,9 @@ Trained<DeltaModel> train_delta(const Kernels& k, const Hint& hint, Bytes raw, c
     const std::size_t elements = raw.size() / hint.width;
     Trained<DeltaModel> out;
     out.model = plain_model(hint, elements, source);
-    refine(k, hint, samples_of(hint, raw, source, chunk_log2, chunks), !source.before.empty() && elements >= kStepFrom,
-           out.model);
+    const bool fine = elements >= kStepFrom;
+    refine(k, hint, samples_of(hint, raw, source, chunk_log2, chunks), !source.before.empty() && fine, fine,
+           source.formula, out.model);
     std::vector<SymbolClass> classes;
     {
         SymbolCounter counter;

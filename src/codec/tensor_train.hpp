@@ -20,6 +20,9 @@ struct DeltaSource {
     Bytes base;
     Bytes before;           // empty: none
     std::uint8_t cast = 0;  // type of the base's elements, 0: the segment's
+    // What an optimizer made the segment with, from the base.
+    Formula formula = Formula::kNone;
+    Bytes first = {}, second = {};
 };
 
 // Does it cover [begin, begin + length) of the segment?

@@ -7,9 +7,11 @@
 #include <deque>
 #include <limits>
 #include <unordered_map>
+#include <utility>
 
 #include "coral/base/hash.hpp"
 #include "coral/codec/segment_codec.hpp"
+#include "repo/adam_parts.hpp"
 #include "repo/base_index.hpp"
 #include "repo/probe.hpp"
 #include "repo/tensor_bases.hpp"
@@ -19,6 +21,8 @@ namespace {
 
 // Tensors up to this size stay in the FILE record: a segment's index row costs more (docs/format.md, "FILE").
 constexpr std::uint64_t kInlineLimit = 64;
+// Below it, a segment with three bases costs more in its header than they save.
+constexpr std::uint64_t kAdamFrom = 8u << 10;
 
 // A stretch of the file in file order: (a piece of) one tensor or bytes between tensors. At most a segment long.
 struct Piece {
@@ -123,6 +127,13 @@ struct Slot {
     std::uint32_t crc = 0;
 };
 
+// What is stored when the tensors are that it was made with.
+struct Later {
+    Piece piece;
+    Slot* slot = nullptr;
+    NamedBases named;
+};
+
 class Job {
   public:
     Job(store::Store& store, BaseIndex& similar, ThreadPool& pool, std::size_t in_flight,
@@ -163,6 +174,8 @@ class Job {
             record_.tensors.push_back(std::move(entry));
         }
         tensor_segments_.resize(layout_.tensors.size());
+        tensor_slots_.resize(layout_.tensors.size());
+        adam_ = adam_parts(record_.tensors);
     }
 
     Status read_all() {
@@ -181,7 +194,12 @@ class Job {
             else
                 add_tensor_piece(piece, std::move(buffer));
         }
-        return end_skeleton();
+        CORAL_CHECK(end_skeleton());
+        // The first moments are stored; then the second, which are made with these, and the weights, with both.
+        for (codec::Formula formula : {codec::Formula::kAdamVariance, codec::Formula::kAdamWeights}) {
+            CORAL_CHECK(put_later(formula));
+        }
+        return {};
     }
 
     void add_tensor_piece(const Piece& piece, std::shared_ptr<Buffer> buffer) {
@@ -193,8 +211,53 @@ class Job {
             return;
         }
         record_.extents.push_back({new_slot(piece.tensor, piece.length), 0, piece.length});
-        put(slots_.back(), std::move(buffer), hint_of(tensor),
-            piece.found ? found_base(*piece.found) : named_bases(bases_, tensor, piece.tensor_offset, piece.nth));
+        NamedBases named =
+            piece.found ? found_base(*piece.found) : named_bases(bases_, tensor, piece.tensor_offset, piece.nth);
+        if (!piece.found && named.same && adam_[index].formula != codec::Formula::kNone && piece.length >= kAdamFrom) {
+            // Named now, so that the second reading is known to bring the same bytes.
+            tasks_.run([&slot = slots_.back(), buffer] { slot.id = SegmentId::from(Sha256::of(*buffer)); });
+            later_.push_back({piece, &slots_.back(), std::move(named)});
+        } else
+            put(slots_.back(), std::move(buffer), hint_of(tensor), std::move(named));
+    }
+
+    // Read once more rather than held: there may be gigabytes.
+    Status put_later(codec::Formula formula) {
+        bool any = false;
+        for (Later& later : later_) {
+            const auto index = static_cast<std::size_t>(later.piece.tensor);
+            if (adam_[index].formula != formula || failed()) continue;
+            if (progress_ && progress_->cancel) return make_error(Errc::kConflict, "the file is being written again");
+            if (!std::exchange(any, true)) tasks_.wait();
+            auto buffer = std::make_shared<Buffer>(later.piece.length);
+            CORAL_CHECK(source_.read_at(later.piece.offset, *buffer));
+            add_inputs(adam_[index], later);
+            put(*later.slot, std::move(buffer), hint_of(record_.tensors[index]), std::move(later.named));
+        }
+        return {};
+    }
+
+    // The pieces of the other tensors that have the same elements, if these are cut alike.
+    void add_inputs(const AdamPart& part, Later& later) {
+        auto now = [&](std::size_t tensor) -> const Slot* {
+            const std::vector<Slot*>& slots = tensor_slots_[tensor];
+            if (later.piece.nth >= slots.size() || slots[later.piece.nth]->length != later.piece.length) return nullptr;
+            return slots[later.piece.nth];
+        };
+        const Slot* first = now(part.first);
+        if (!first || later.piece.tensor_offset != later.piece.nth * std::uint64_t{codec::kMaxSegment}) return;
+        if (part.formula == codec::Formula::kAdamWeights) {
+            const Slot* second = now(part.second);
+            if (!second) return;
+            later.named.second = second->id;
+        } else {
+            const store::TensorEntry& moment = record_.tensors[part.first];
+            auto same = named_bases(bases_, moment, later.piece.tensor_offset, later.piece.nth).same;
+            if (!same) return;
+            later.named.second = *same;
+        }
+        later.named.first = first->id;
+        later.named.formula = part.formula;
     }
 
     // A stored segment, or a part of one, in bytes that no parser knows: a segment of its own.
@@ -203,16 +266,24 @@ class Job {
         put(slots_.back(), std::move(buffer), piece.found->hint, found_base(*piece.found));
     }
 
-    static NamedBases found_base(const Found& found) { return {found.id, found.offset, std::nullopt, 0}; }
+    static NamedBases found_base(const Found& found) {
+        NamedBases named;
+        named.same = found.id;
+        named.offset = found.offset;
+        return named;
+    }
 
     // The segment's own hash and CRC are made on the pool: the reading thread already hashes every byte for the file's
     // name.
     void put(Slot& slot, std::shared_ptr<Buffer> raw, codec::Hint hint, NamedBases named) {
         tasks_.run([this, &slot, raw = std::move(raw), hint, named = std::move(named)] {
             if (failed()) return;
-            slot.id = SegmentId::from(Sha256::of(*raw));
+            const auto id = SegmentId::from(Sha256::of(*raw));
+            const bool changed = !slot.id.is_zero() && slot.id != id;
+            slot.id = id;
             if (slot.tensor >= 0) slot.crc = crc32(*raw);
-            auto put = put_with_base(slot.id, *raw, hint, named);
+            auto put = changed ? Result<store::Put>(make_error(Errc::kConflict, "the file changed while it was read"))
+                               : put_with_base(id, *raw, hint, named);
             std::lock_guard lock(mutex_);
             if (put)
                 stored_ += put->stored_bytes;
@@ -241,13 +312,22 @@ class Job {
         std::vector<store::BaseCandidate> candidates;
         if (choice && choice->id != id) {
             bool by_name = named.same && choice->id == *named.same;
-            candidates.push_back({choice->id, by_name ? named.offset : 0, 0, {}});
+            if (!by_name && named.formula != codec::Formula::kNone) candidates.push_back(made_from(named));
+            candidates.push_back(by_name ? made_from(named) : store::BaseCandidate{choice->id});
         }
         // A cast cannot tell the bits that it lacks: where fewer are expected, it need not be read.
         if (named.cast && !(choice && choice->bits < named.narrower)) candidates.push_back(*named.cast);
         CORAL_TRY(store::Put put, store_.put_segment(id, raw, hint, candidates));
         if (sketch && !put.existed) similar_.add(id, *sketch, anchors_of(raw), put.depth);
         return put;
+    }
+
+    static store::BaseCandidate made_from(const NamedBases& named) {
+        return {.id = *named.same,
+                .offset = named.offset,
+                .formula = named.formula,
+                .first = named.first,
+                .second = named.second};
     }
 
     // ---- skeleton: one stream, cut at 16 MiB like a tensor. Its extents are placed as bytes arrive and get their
@@ -300,6 +380,7 @@ class Job {
 
     std::uint32_t new_slot(std::int64_t tensor, std::uint64_t length) {
         slots_.push_back({SegmentId{}, tensor, length, 0});
+        if (tensor >= 0) tensor_slots_[static_cast<std::size_t>(tensor)].push_back(&slots_.back());
         return static_cast<std::uint32_t>(slots_.size() - 1);
     }
 
@@ -360,6 +441,9 @@ class Job {
     std::size_t first_pending_ = 0;
     std::deque<Slot> slots_;  // a deque: tasks hold references
     std::vector<BaseMap::Entry> tensor_segments_;
+    std::vector<std::vector<Slot*>> tensor_slots_;  // by tensor, in order
+    std::vector<AdamPart> adam_;                    // by tensor
+    std::vector<Later> later_;
     std::mutex mutex_;  // guards error_, stored_
     std::optional<Error> error_;
     std::uint64_t stored_ = 0;

@@ -17,6 +17,9 @@ struct NamedBases {
     std::uint64_t offset = 0;                  // in it
     std::optional<store::BaseCandidate> cast;  // of another one
     unsigned narrower = 0;                     // by so many bits are the cast one's elements
+    // What the optimizer had besides `same`.
+    codec::Formula formula = codec::Formula::kNone;
+    SegmentId first = {}, second = {};
 };
 // For the `nth` segment, which begins at `offset` in the tensor.
 NamedBases named_bases(const BaseMap& bases, const store::TensorEntry& tensor, std::uint64_t offset, std::size_t nth);

@@ -83,6 +83,9 @@ class StoreImpl final : public Store {
     // Bases of depth less than `below`.
     Result<bool> load_base(const BaseCandidate& candidate, std::vector<codec::Base>& bases, std::deque<Buffer>& bytes,
                            std::uint32_t below);
+    Result<bool> formulas_end(const BaseCandidate& candidate, std::uint32_t below);
+    Status load_inputs(const BaseCandidate& candidate, std::vector<codec::Base>& bases, std::deque<Buffer>& bytes,
+                       std::uint32_t below);
     Status load_second(const BaseCandidate& candidate, std::vector<codec::Base>& bases, std::deque<Buffer>& bytes,
                        std::uint32_t below);
     // The smallest of all encodings against one or two of the candidates.

@@ -14,7 +14,7 @@ namespace {
 constexpr std::size_t kPlainBelow = 128;           // zstd gains nothing on less
 constexpr std::size_t kSmallPayload = 256u << 10;  // worth a higher zstd level
 constexpr std::size_t kAloneWithBase = 8u << 10;
-// Looked at by one put; each with what belongs to it takes up to 32 MiB of memory.
+// Looked at by one put; each with what belongs to it takes up to 64 MiB of memory.
 constexpr std::size_t kMaxCandidates = 2;
 
 Error invalid(std::string what) {
@@ -84,6 +84,16 @@ Result<SegmentId> StoreImpl::shallow(SegmentId id, std::uint32_t below) {
     return id;
 }
 
+// A save after each step costs its gradient alone, as long as its base is the state one step before. Where that one is
+// too deep, an earlier one saves so little that a new chain is cheaper from the second save on.
+Result<bool> StoreImpl::formulas_end(const BaseCandidate& candidate, std::uint32_t below) {
+    if (candidate.formula == codec::Formula::kNone) return false;
+    CORAL_TRY(std::vector<Row> rows, index_->find_all(Kind::kSegment, AnyId::from(candidate.id)));
+    if (rows.empty() || rows.back().rank < below) return false;
+    auto place = reader_->place(candidate.id);
+    return place && (*place)->block->header.by_formula();
+}
+
 // Appends the base to `bases` if it can be one. `bytes` keeps what it shows: a deque, so that nothing moves.
 Result<bool> StoreImpl::load_base(const BaseCandidate& candidate, std::vector<codec::Base>& bases,
                                   std::deque<Buffer>& bytes, std::uint32_t below) {
@@ -113,22 +123,39 @@ Result<bool> StoreImpl::load_base(const BaseCandidate& candidate, std::vector<co
     return true;
 }
 
+// What the optimizer had besides the base that was loaded last.
+Status StoreImpl::load_inputs(const BaseCandidate& candidate, std::vector<codec::Base>& bases,
+                              std::deque<Buffer>& bytes, std::uint32_t below) {
+    if (candidate.formula == codec::Formula::kNone || candidate.offset != 0) return {};
+    const std::size_t base = bases.size() - 1;
+    for (const SegmentId& id : {candidate.first, candidate.second}) {
+        CORAL_TRY(bool there, load_base({id, 0, 0, {}}, bases, bytes, below));
+        if (!there) {
+            bases.resize(base + 1);
+            return {};
+        }
+    }
+    bases[base].inputs = codec::Base::Inputs{candidate.formula, base + 1, base + 2};
+    return {};
+}
+
 // What belongs to the base that was loaded last: the state before it, or what follows it in its tensor.
 Status StoreImpl::load_second(const BaseCandidate& candidate, std::vector<codec::Base>& bases,
                               std::deque<Buffer>& bytes, std::uint32_t below) {
-    const std::size_t first = bases.size() - 1;
+    const std::size_t first = bases.size() - 1;  // what belongs to it comes behind it
     if (candidate.dtype != 0) {
         if (candidate.next.is_zero()) return {};
         CORAL_TRY(bool there, load_base({candidate.next, 0, candidate.dtype, {}}, bases, bytes, below));
         if (there) bases[first].next = first + 1;
         return {};
     }
+    CORAL_CHECK(load_inputs(candidate, bases, bytes, below));
     CORAL_TRY(auto place, reader_->place(candidate.id));
     if (place->offset != 0 || place->length != place->block->header.raw_length) return {};
     auto earlier = place->block->header.earlier_state();
     if (!earlier || candidate.offset != 0) return {};
     CORAL_TRY(bool there, load_base({earlier->id, earlier->offset, 0, {}}, bases, bytes, below));
-    if (there) bases[first].before = first + 1;
+    if (there) bases[first].before = bases.size() - 1;
     return {};
 }
 
@@ -137,6 +164,8 @@ Result<std::vector<codec::Base>> StoreImpl::load_bases(std::span<const BaseCandi
     std::vector<codec::Base> bases;
     below = std::min(below, static_cast<std::uint32_t>(options_.max_depth));
     for (BaseCandidate candidate : candidates.first(std::min(candidates.size(), kMaxCandidates))) {
+        CORAL_TRY(bool end, formulas_end(candidate, below));
+        if (end) return std::vector<codec::Base>();
         CORAL_TRY(candidate.id, shallow(candidate.id, below));
         CORAL_TRY(candidate.next, shallow(candidate.next, below));
         if (candidate.offset % hint.width != 0) continue;

@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::uint64_t kLeastBytes = 256;
 constexpr std::uint64_t kLeastPart = 50;  // 2 %
+constexpr std::size_t kTogether = 2;      // candidates of one encoding, as load_bases takes them
 
 }  // namespace
 
@@ -55,9 +56,9 @@ Result<std::optional<codec::Encoded>> StoreImpl::encode_best(Bytes raw, codec::H
                                                              std::span<const BaseCandidate> candidates,
                                                              std::uint32_t below) {
     std::optional<codec::Encoded> best;
-    for (std::size_t at = 0; at == 0 || at < candidates.size(); at += codec::kMaxBases) {
+    for (std::size_t at = 0; at == 0 || at < candidates.size(); at += kTogether) {
         std::deque<Buffer> bytes;
-        auto some = candidates.subspan(at, std::min(codec::kMaxBases, candidates.size() - at));
+        auto some = candidates.subspan(at, std::min(kTogether, candidates.size() - at));
         CORAL_TRY(std::vector<codec::Base> bases, load_bases(some, hint, bytes, below));
         if (at > 0 && bases.empty()) continue;
         CORAL_TRY(codec::Encoded encoded,

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes the corpora that no library's file can be: segments, records and objects of our own encoders, and pickles.
 // Usage: make_corpus FOLDER. Built on demand (target fuzz_corpus); what it wrote is in corpus/.
+#include <bit>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <span>
 
 #include "coral/base/hash.hpp"
 #include "coral/codec/segment_codec.hpp"
@@ -37,10 +39,7 @@ Buffer base_bytes(std::size_t size) {
     return out;
 }
 
-void write_segment(const std::string& name, const Buffer& raw, codec::Hint hint, bool with_base) {
-    const Buffer base = base_bytes(raw.size());
-    std::vector<codec::Base> bases;
-    if (with_base) bases.push_back({SegmentId{}, 0, 0, base});
+void write_segment(const std::string& name, const Buffer& raw, codec::Hint hint, std::span<const codec::Base> bases) {
     const Result<codec::Encoded> encoded = codec::encode_segment(raw, hint, bases);
     fuzz::require(encoded.ok(), "the encoder encodes");
     Buffer header, out;
@@ -51,7 +50,64 @@ void write_segment(const std::string& name, const Buffer& raw, codec::Hint hint,
     write("codec", name, out);
 }
 
+void write_segment(const std::string& name, const Buffer& raw, codec::Hint hint, bool with_base) {
+    const Buffer base = base_bytes(raw.size());
+    std::vector<codec::Base> bases;
+    if (with_base) bases.push_back({SegmentId{}, 0, 0, base});
+    write_segment(name, raw, hint, bases);
+}
+
+// w - m / 1024, with second moments of one: the simplest step of Adam.
+void write_adam() {
+    Buffer now, before, first, second;
+    auto put = [](Buffer& out, float v) { ByteWriter(out).u32(std::bit_cast<std::uint32_t>(v)); };
+    for (std::uint32_t i = 0; i < 1500; ++i) {
+        const auto noise = static_cast<float>(i * 2654435761u >> 20) - 2048.0F;
+        const float w = (noise + 0.25F) / 65536.0F, m = static_cast<float>(i * 40503u >> 3 & 255u) / 4096.0F;
+        put(now, w - m / 1024.0F);
+        put(before, w);
+        put(first, m);
+        put(second, 1.0F);
+    }
+    std::vector<codec::Base> bases;
+    for (const Buffer* raw : {&before, &first, &second}) {
+        SegmentId id;
+        id.bytes[0] = static_cast<std::byte>(bases.size() + 1);
+        bases.push_back({id, 0, 0, *raw});
+    }
+    bases[0].inputs = codec::Base::Inputs{codec::Formula::kAdamWeights, 1, 2};
+    write_segment("float32-adam", now, {4, codec::Hint::Class::kFloat, false, 12}, bases);
+}
+
+// Weights that decayed, step by step: classes by the mantissa.
+void write_decayed() {
+    Buffer now, before;
+    for (std::uint32_t i = 0; i < 16'384; ++i) {
+        float w = (static_cast<float>(i * 2654435761u >> 14) - 131072.0F) / 4194304.0F;
+        ByteWriter(before).u32(std::bit_cast<std::uint32_t>(w));
+        for (int step = 0; step < 20; ++step) w *= 1 - 0x1p-22F;
+        ByteWriter(now).u32(std::bit_cast<std::uint32_t>(w));
+    }
+    const codec::Base base{SegmentId{}, 0, 0, before};
+    write_segment("float32-decayed", now, {4, codec::Hint::Class::kFloat, false, 12}, std::span(&base, 1));
+}
+
+// Scales and nibbles, as in Q4_0.
+void write_blocks() {
+    Buffer raw;
+    for (std::uint32_t i = 0; i < 150; ++i) {
+        ByteWriter(raw).u16(static_cast<std::uint16_t>(0x1c00u + (i * 40503u >> 4 & 1023u)));
+        for (std::uint32_t b = 0; b < 16; ++b) {
+            raw.push_back(static_cast<std::byte>((i * 16 + b) * 2654435761u >> 21 & 119u));
+        }
+    }
+    write_segment("blocks", raw, {1, codec::Hint::Class::kInteger, false, 24}, false);
+}
+
 void write_segments() {
+    write_adam();
+    write_decayed();
+    write_blocks();
     using Class = codec::Hint::Class;
     for (const std::uint8_t width : {1, 2, 4, 8}) {
         for (const bool is_float : {true, false}) {
@@ -63,6 +119,10 @@ void write_segments() {
             write_segment(name + "-copy", raw, hint, true);
             for (std::size_t i = 0; i < raw.size(); i += width) raw[i] ^= static_cast<std::byte>(i / width % 7);
             write_segment(name + "-delta", raw, hint, true);
+            if (width == 1) continue;
+            for (std::size_t i = 0; i < raw.size(); ++i)
+                raw[i] = static_cast<std::byte>(i / width * 2654435761u >> 7 & 3);
+            write_segment(name + "-palette", raw, hint, false);
         }
     }
     write_segment("zstd", Buffer(5000, std::byte{'a'}), {}, false);

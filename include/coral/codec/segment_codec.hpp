@@ -22,7 +22,8 @@ inline constexpr std::uint8_t kChunkLog2 = 18;
 inline constexpr std::uint8_t kMinChunkLog2 = 12;
 inline constexpr std::uint32_t kChunkSize = 1u << kChunkLog2;
 inline constexpr std::uint8_t kMaxDepth = 7;
-inline constexpr std::size_t kMaxBases = 2;  // of one segment
+inline constexpr std::size_t kMaxBases = 3;    // of one segment
+inline constexpr std::size_t kPlainBases = 2;  // of one without the formula of an optimizer
 
 // On-disk numbers; append only.
 enum class Mode : std::uint8_t { kRaw = 0, kZstd = 1, kCopy = 2, kSolo = 3, kDelta = 4, kPalette = 5 };
@@ -30,6 +31,14 @@ enum class Coder : std::uint16_t {
     kGeneric = 1,  // RAW, ZSTD and COPY chunks only
     kTensor = 2,   // and SOLO and DELTA, with tables (docs/codec.md)
     kTensor3 = 3,  // and bases of another float type, two bases for one prediction, planes in two parts
+    kTensor4 = 4,  // and three bases for a step of Adam
+};
+
+// How Adam makes a tensor of its earlier state and two others (docs/codec.md). On-disk numbers.
+enum class Formula : std::uint8_t {
+    kNone = 0,
+    kAdamWeights = 1,   // weights, by both moments of the same save
+    kAdamVariance = 2,  // the second moment, by the first of the same save and that of the save before
 };
 
 // What the bytes mean: a coding hint, never part of a name, free to be improved by encoding again.
@@ -74,6 +83,8 @@ struct SegmentHeader {
 
     // The base that its differences are taken from, when that is an earlier state of the same elements.
     std::optional<BaseRef> earlier_state() const;
+    // Was it made again by an optimizer's formula?
+    bool by_formula() const;
     // Bytes that this takes in memory, for caches.
     std::uint64_t memory() const;
     std::uint32_t chunk_count() const { return static_cast<std::uint32_t>(chunks.size()); }
@@ -97,6 +108,12 @@ struct Base {
     // wider, `next` is the candidate that follows it in its tensor.
     std::uint8_t dtype = 0;
     std::optional<std::size_t> next = std::nullopt;
+    // Candidates that the optimizer has made the next state with, from this one.
+    struct Inputs {
+        Formula formula = Formula::kNone;
+        std::size_t first = 0, second = 0;
+    };
+    std::optional<Inputs> inputs = std::nullopt;
 };
 
 enum class Level : std::uint8_t { kFast, kDefault, kArchive };

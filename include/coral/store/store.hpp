@@ -96,6 +96,9 @@ struct BaseCandidate {
     // wider, `next` follows it in its tensor (zero: nothing does).
     std::uint8_t dtype = 0;
     SegmentId next = {};
+    // What an optimizer made the next state with (codec::Formula); both begin where their segments do.
+    codec::Formula formula = codec::Formula::kNone;
+    SegmentId first = {}, second = {};
 };
 
 struct Put {

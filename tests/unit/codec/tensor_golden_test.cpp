@@ -141,7 +141,7 @@ TEST(TensorGolden, Decodes) {
     EXPECT_EQ(in.left(), 0u);
 }
 
-// ---- coder 3: a cast base, the last step, planes in two parts
+// ---- coder 3: a cast base, the last step, planes in two parts; coder 4: a step of Adam, palettes
 
 struct Case3 {
     const char* name;
@@ -150,6 +150,7 @@ struct Case3 {
     std::vector<Buffer> bases;  // by slot
     std::uint8_t cast;
     Mode mode;
+    Formula formula = Formula::kNone;
 };
 
 std::vector<Case3> cases3() {
@@ -175,9 +176,57 @@ std::vector<Case3> cases3() {
             {"f32 pruned with signs", f32, pruned, {}, 0, Mode::kSolo}};
 }
 
-void write_all3(const std::string& path) {
+// Quotients, roots and products that are exact, and one rounded sum each.
+std::vector<Case3> cases4() {
+    const Hint f32{4, Hint::Class::kFloat, false, 12}, bf16{2, Hint::Class::kFloat, false, 11};
+    const Hint i64{8, Hint::Class::kInteger, false, 9};
+    Dice dice(4);
+    Buffer base, weights, before, moment, spread, variance, later, sixteen, many, large, decays[3], blocks;
+    auto put = [](Buffer& out, std::uint64_t bits, unsigned bytes) {
+        for (unsigned b = 0; b < bytes; ++b) out.push_back(static_cast<std::byte>(bits >> (8 * b)));
+    };
+    auto put_float = [&](Buffer& out, float v) { put(out, std::bit_cast<std::uint32_t>(v), 4); };
+    for (int i = 0; i < 40'000; ++i) {
+        const int size = static_cast<int>(dice.next() % 6) - 12;
+        auto small = [&] { return std::ldexp(static_cast<float>(dice.next() % 256) - 128, size - 7); };
+        const float w = dice.weight(), m = small(), g = small(), v = dice.weight();
+        const float next = 0.5f * m + 0.5f * g, square = v * v;
+        put_float(base, w);
+        put_float(weights, w - std::ldexp(next, -size - 9));
+        put_float(before, m);
+        put_float(moment, next);
+        put_float(spread, std::ldexp(1.0f, 2 * size));
+        put_float(variance, square);
+        put_float(later, 0.5f * square + 0.25f * (g * g));
+        put_float(sixteen, 0.25f * static_cast<float>(dice.next() % 16));
+        float decayed = w;
+        const float reach = dice.next() % 8 == 0 ? std::ldexp(1.0f, -static_cast<int>(dice.next() % 10) - 6) : 0;
+        for (Buffer& to : decays) {
+            put_float(to, decayed);
+            for (int step = &to == decays ? 20 : 9; step > 0; --step) decayed *= 1 - 0x1p-22f;
+            decayed += dice.weight() * reach;
+        }
+        if (i % 8 == 0) {
+            put(blocks, 0x1c00u + dice.next() % 1024, 2);
+            put(blocks, dice.next() | std::uint64_t{dice.next()} << 32, 8);
+            put(blocks, dice.next() | std::uint64_t{dice.next()} << 32, 8);
+        }
+        put(many, dice.next() % 256 * 0x9e37u, 2);
+        put(large, dice.next() % 3 * 0x9e3779b97f4a7c15u, 8);
+    }
+    return {{"weights", f32, weights, {base, moment, spread}, 0, Mode::kDelta, Formula::kAdamWeights},
+            {"second moments", f32, later, {variance, moment, before}, 0, Mode::kDelta, Formula::kAdamVariance},
+            {"decayed", f32, decays[1], {decays[0]}, 0, Mode::kDelta},
+            {"decayed once more", f32, decays[2], {decays[1], decays[0]}, 0, Mode::kDelta},
+            {"scales and nibbles", {1, Hint::Class::kInteger, false, 24}, blocks, {}, 0, Mode::kSolo},
+            {"f32 of sixteen values", f32, sixteen, {}, 0, Mode::kPalette},
+            {"bf16 of 256 values", bf16, many, {}, 0, Mode::kPalette},
+            {"i64 of three values", i64, large, {}, 0, Mode::kPalette}};
+}
+
+void write_all3(const std::string& path, const std::vector<Case3>& all_cases) {
     Buffer all;
-    for (const Case3& c : cases3()) {
+    for (const Case3& c : all_cases) {
         std::vector<Base> bases;
         for (const Buffer& raw : c.bases) {
             Base base;
@@ -187,6 +236,7 @@ void write_all3(const std::string& path) {
             bases.push_back(base);
         }
         if (bases.size() == 2) bases[0].before = 1;
+        if (bases.size() == 3) bases[0].inputs = Base::Inputs{c.formula, 1, 2};
         auto e = encode_segment(c.raw, c.hint, bases);
         ASSERT_TRUE(e.ok());
         Buffer header;
@@ -198,20 +248,19 @@ void write_all3(const std::string& path) {
         .write(reinterpret_cast<const char*>(all.data()), static_cast<std::streamsize>(all.size()));
 }
 
-TEST(TensorGolden, DecodesCoder3) {
-    const std::string path = coral::test::golden_dir() + "/codec/tensor-3.bin";
-    if (std::getenv("CORAL_WRITE_GOLDEN")) write_all3(path);
+void expect_golden(const std::string& path, const std::vector<Case3>& all_cases, Coder coder) {
+    if (std::getenv("CORAL_WRITE_GOLDEN")) write_all3(path, all_cases);
     std::ifstream file(path, std::ios::binary);
     std::string text{std::istreambuf_iterator<char>(file), {}};
     ByteReader in(as_bytes(text));
-    for (const Case3& c : cases3()) {
+    for (const Case3& c : all_cases) {
         SCOPED_TRACE(c.name);
         Bytes head = in.take(in.u32());
         Bytes payload = in.take(in.u32());
         ASSERT_TRUE(in.ok()) << path;
         auto header = read_header(head, payload.size());
         ASSERT_TRUE(header.ok()) << header.error().message;
-        EXPECT_EQ(header->coder, Coder::kTensor3);
+        EXPECT_EQ(header->coder, coder);
         EXPECT_EQ(header->chunks[0].mode, c.mode);
         ASSERT_EQ(header->bases.size(), c.bases.size());
         BaseReader reader = [&](std::uint8_t slot, std::uint64_t begin, MutableBytes out) -> Status {
@@ -231,6 +280,14 @@ TEST(TensorGolden, DecodesCoder3) {
         EXPECT_EQ(out, c.raw);
     }
     EXPECT_EQ(in.left(), 0u);
+}
+
+TEST(TensorGolden, DecodesCoder3) {
+    expect_golden(coral::test::golden_dir() + "/codec/tensor-3.bin", cases3(), Coder::kTensor3);
+}
+
+TEST(TensorGolden, DecodesCoder4) {
+    expect_golden(coral::test::golden_dir() + "/codec/tensor-4.bin", cases4(), Coder::kTensor4);
 }
 
 }  // namespace
