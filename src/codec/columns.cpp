@@ -15,6 +15,7 @@ namespace {
 constexpr unsigned kBlocks[] = {17, 18, 20, 22, 24, 34, 36, 50, 54, 56, 66, 74, 82, 84, 98, 110, 136, 144, 176, 210};
 constexpr std::size_t kSample = 32u << 10;
 constexpr std::size_t kFewestBlocks = 32;
+constexpr double kTablePays = 0.002;  // of all bits
 
 const std::uint8_t* data(Bytes bytes) {
     return reinterpret_cast<const std::uint8_t*>(bytes.data());
@@ -53,6 +54,29 @@ unsigned likely_block(Bytes raw) {
     return best;
 }
 
+// Neighbours that are nearly alike share a table, too: each one more is another pass over a chunk.
+std::vector<SymbolClass> fewer(std::vector<SymbolClass> classes) {
+    double all = 0;
+    for (const SymbolClass& one : classes) all += one.bits;
+    while (classes.size() > 1) {
+        std::size_t best = 0;
+        SymbolClass joined;
+        double least = kTablePays * all;
+        for (std::size_t i = 0; i + 1 < classes.size(); ++i) {
+            SymbolClass both = classes[i];
+            for (unsigned s = 0; s < 256; ++s) both.counts[s] += classes[i + 1].counts[s];
+            both.bits = class_bits(both.counts);
+            const double loss = both.bits - classes[i].bits - classes[i + 1].bits;
+            if (loss < least) least = loss, best = i, joined = std::move(both);
+        }
+        if (joined.keys.empty()) break;
+        joined.keys.insert(joined.keys.end(), classes[best + 1].keys.begin(), classes[best + 1].keys.end());
+        classes[best] = std::move(joined);
+        classes.erase(classes.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+    }
+    return classes;
+}
+
 }  // namespace
 
 Trained<std::optional<Columns>> train_columns(Bytes raw, unsigned chunk_log2,
@@ -71,7 +95,7 @@ Trained<std::optional<Columns>> train_columns(Bytes raw, unsigned chunk_log2,
             const std::size_t length = std::min(std::size_t{1} << chunk_log2, raw.size() - begin);
             counter.add(places.data() + begin % block, data(raw) + begin, length);
         }
-        classes = merge_classes(counter.classes());
+        classes = fewer(merge_classes(counter.classes()));
     }
     if (classes.size() < 2) return out;
     Columns& columns = out.model.emplace();
