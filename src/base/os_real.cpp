@@ -78,6 +78,13 @@ class RealFile final : public File {
     Status truncate(std::uint64_t size) override {
         return check(retry([&] { return ::ftruncate(fd_, static_cast<off_t>(size)); }));
     }
+    Status reserve(std::uint64_t size) override {
+        if (size == 0) return truncate(0);
+        int error = ::posix_fallocate(fd_, 0, static_cast<off_t>(size));
+        if (error == EOPNOTSUPP || error == EINVAL) return truncate(size);
+        if (error != 0) return errno_error(error, path_);
+        return {};
+    }
     Status sync_data() override {
         return check(retry([&] { return ::fdatasync(fd_); }));
     }

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coral/repo/plain_copy.hpp"
 
-#include <fcntl.h>
-
 #include <algorithm>
-#include <cerrno>
 
 namespace coral::repo {
 namespace {
@@ -12,20 +9,11 @@ namespace {
 constexpr std::uint64_t kStep = 4u << 20, kAhead = 32u << 20;
 constexpr std::uint64_t kSpareBytes = 2u << 30, kSpareShare = 20;
 
-Status reserve(File& out, std::uint64_t size) {
-    if (size == 0) return {};
-    if (out.native_handle() < 0) return out.truncate(size);
-    int error = ::posix_fallocate(out.native_handle(), 0, static_cast<off_t>(size));
-    if (error == EOPNOTSUPP || error == EINVAL) return out.truncate(size);  // a filesystem that cannot
-    if (error != 0) return errno_error(error, "room for a plain copy");
-    return {};
-}
-
 }  // namespace
 
 Status write_plain(store::Store& store, const std::shared_ptr<const store::FileRecord>& record, File& out,
                    const std::atomic<bool>& stop) {
-    CORAL_CHECK(reserve(out, record->size));
+    CORAL_CHECK(out.reserve(record->size));
     Buffer buffer(static_cast<std::size_t>(std::min<std::uint64_t>(kStep, record->size)));
     std::uint64_t asked = 0;
     for (std::uint64_t at = 0; at < record->size;) {

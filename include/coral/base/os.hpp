@@ -48,6 +48,8 @@ class File {
     virtual Result<std::size_t> read_at(std::uint64_t offset, MutableBytes out) = 0;
     virtual Status write_at(std::uint64_t offset, Bytes data) = 0;  // all or an error
     virtual Status truncate(std::uint64_t size) = 0;
+    // Room for `size` bytes, taken from the disk now where that is possible; the file has that size then.
+    virtual Status reserve(std::uint64_t size) { return truncate(size); }
     virtual Status sync_data() = 0;  // fdatasync
     virtual Result<FileStat> stat() = 0;
     virtual Status change_mode(std::uint32_t mode) = 0;

@@ -18,7 +18,7 @@ struct Figures {
     std::uint64_t files = 0;          // different contents
     std::uint64_t logical_bytes = 0;  // every path of every commit, and what is not committed yet
     std::uint64_t unique_bytes = 0;   // different contents once
-    std::uint64_t uncommitted_bytes = 0, staging_bytes = 0, pending_ingest = 0;
+    std::uint64_t uncommitted_bytes = 0, staging_bytes = 0, pending_ingest = 0, hot_bytes = 0;
     store::StoreStats store;
     std::vector<std::string> unread;  // branches whose uncommitted files could not be asked for
 };
@@ -138,7 +138,10 @@ Result<Figures> gather(Context& context) {
     CORAL_CHECK(counter.history());
     CORAL_CHECK(count_uncommitted(context, *repository, counter, figures));
     control::DaemonInfo daemon;
-    if (find_daemon(*repository, &daemon)) figures.pending_ingest = daemon.pending_ingest;
+    if (find_daemon(*repository, &daemon)) {
+        figures.pending_ingest = daemon.pending_ingest;
+        figures.hot_bytes = daemon.hot_bytes;
+    }
     figures.staging_bytes = staging_bytes(*repository);
     CORAL_TRY(figures.store, repository->store().stats());
     return figures;
@@ -163,6 +166,7 @@ Json to_json(const Figures& f) {
     out["sealed_packs"] = f.store.sealed_packs;
     out["staging_bytes"] = f.staging_bytes;
     out["pending_ingest"] = f.pending_ingest;
+    out["hot_bytes"] = f.hot_bytes;
     out["kinds"] = Json::object();
     for (const auto& [kind, count] : f.store.objects) {
         auto find = [kind = kind](const auto& map) { return map.contains(kind) ? map.at(kind) : 0; };
@@ -188,8 +192,10 @@ void print_text(Context& context, const Figures& f) {
     table.row({"in packs", size_text(f.store.pack_bytes),
                fmt::format("({}, {} sealed)", count_text(f.store.packs, "pack"), f.store.sealed_packs)});
     table.row({"ratio", fmt::format("{:.2f}x", ratio_of(f))});
-    table.row({"staging", size_text(f.staging_bytes),
-               f.pending_ingest ? fmt::format("({} being stored)", count_text(f.pending_ingest, "file")) : ""});
+    std::string what;
+    if (f.pending_ingest) what = fmt::format("({} being stored)", count_text(f.pending_ingest, "file"));
+    if (!f.pending_ingest && f.hot_bytes) what = "(stored; kept plain for its next reader, see mount-info)";
+    table.row({"staging", size_text(f.staging_bytes), what});
     context.out.write(table.text());
     for (const std::string& name : f.unread) {
         context.out.warn(fmt::format("branch {} is busy: its uncommitted files are not counted", quote_name(name)));
