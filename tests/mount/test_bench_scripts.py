@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +19,7 @@ from driver import ROOT, Coral
 
 sys.path.insert(0, str(ROOT / "scripts/lib"))
 
-from coral_bench import checkpoints, workloads  # noqa: E402
+from coral_bench import checkpoints, mount_peers, workloads  # noqa: E402
 
 # zlib under zstd's name: what the yardsticks need of it, on machines without it.
 ZSTANDARD = """
@@ -136,6 +139,101 @@ def test_stores_and_folders(coral: Coral, data: Path) -> None:
     assert done.returncode == 0, done.stderr
     alone, chained = json.loads(done.stdout)["rows"]
     assert alone["depth"] == 0 and chained["ratio"] <= alone["ratio"]
+
+
+def columns_here() -> set[str]:
+    """Of scripts/bench/mount; the kernel and the rights decide."""
+    numbers = platform.release().split("-")[0].split(".")
+    newer = (int(numbers[0]), int(numbers[1])) >= (6, 9)
+    return {"user", "passthrough"} if os.geteuid() == 0 and newer else {"user"}
+
+
+def nothing_mounted(place: Path) -> bool:
+    return f"{place}/" not in Path("/proc/self/mounts").read_text()
+
+
+@pytest.fixture
+def programs(coral: Coral, place: Path) -> Path:
+    """Come first in PATH. `sync -f` would wait for what all others write on the same disk."""
+    folder = place / "programs"
+    folder.mkdir()
+    (folder / "sync").symlink_to(shutil.which("true"))
+    coral.environment["PATH"] = f"{folder}:{coral.environment['PATH']}"
+    return folder
+
+
+def test_the_mount_beside_the_disk(coral: Coral, place: Path, programs: Path) -> None:
+    """Every row but those of torch, on a file of 150 kB; all but this test's own page cache stays as it is."""
+    base, new = model(place / "base.safetensors", 0), model(place / "new.safetensors", 1)
+    told = ("--file", new, "--base", base, "--rounds", 1, "--entries", 30, "--faults", 40, "--own-caches")
+    done = bench(coral, "mount", *told, "--venv", place / "none", "--dir", place, "--json", place / "out.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "--venv" in done.stderr, "rows are missing, and it is said how to get them"
+    said = json.loads((place / "out.json").read_text())
+    columns, rows = columns_here(), {row.pop("what"): row for row in said["rows"]}
+    assert set(said["columns"]) == columns and all(set(row) == columns for row in rows.values())
+    assert len(rows) == 24 and f"{new.name} after {base.name}" in done.stdout
+    for key in columns:
+        assert said["columns"][key]["passthrough"] == (key == "passthrough")
+        assert all(row[key].get("ratio", row[key].get("value")) > 0 for name, row in rows.items() if "time" not in name)
+        alone, after = (rows[f"stored / raw, {kind}"][key]["value"] for kind in ("SOLO", "DELTA"))
+        assert after < alone <= 1
+        assert (
+            rows["cp in, fsync"][key]["disk_gbs"] > 0 and rows["ls -lR of the entries of a branch"][key]["mount_s"] > 0
+        )
+    assert all(f"| {name} |" in done.stdout for name in rows) and "✗" not in done.stdout
+    assert nothing_mounted(place)
+
+
+def test_the_mount_with_torch(coral: Coral, place: Path, programs: Path) -> None:
+    """Saving and loading in the process that has torch, with a checkpoint that it made of others."""
+    data = place / "data"
+    model(data / "minilm-finetune-bf16/step-0030-bf16.safetensors", 1)
+    coral.environment["CORAL_DATA"] = str(data)
+    told = ("--venv", sys.prefix, "--columns", "user", "--rounds", 1, "--dir", place)
+    done = bench(coral, "mount", *told, "--only", "save", "load", "--json", place / "out.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = checkpoints.Checkpoint(data / "bench/mixed-bf16.safetensors")
+    assert {span.dtype for span in made.spans} == {"BF16"} and len(made.spans) == 3
+    rows = {row["what"]: row["user"] for row in json.loads((place / "out.json").read_text())["rows"]}
+    assert {"torch.save", "safetensors save_file", "torch.load, warm", "safetensors load_file, warm"} < set(rows)
+    assert all(row["ratio"] > 0 for row in rows.values()) and nothing_mounted(place)
+
+
+def test_the_mount_s_peers_are_optional(coral: Coral, place: Path, programs: Path) -> None:
+    """On a machine that has none of them: what to install is said, and ours is in the table."""
+    for name in ("cp", "fusermount3", "umount"):
+        (programs / name).symlink_to(shutil.which(name))
+    coral.environment["PATH"] = str(programs)
+    file = model(place / "new.safetensors", 1)
+    told = ("--file", file, "--venv", place / "none", "--rounds", 1, "--only", "peers", "--own-caches", "--dir", place)
+    done = bench(coral, "mount", *told, "--peers", "--json", place / "out.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for kind in mount_peers.PEERS:
+        assert f"without {kind.name}" in done.stderr and kind.install in done.stderr
+    peers = json.loads((place / "out.json").read_text())["peers"]
+    assert len(peers) == len(columns_here()) and all(peer["store"].startswith("CoralFS") for peer in peers)
+    assert all(peer[key]["ratio"] > 0 for peer in peers for key in ("cold", "warm", "nothing"))
+    assert "stored / raw" in done.stdout and nothing_mounted(place)
+
+
+def test_what_a_bench_of_the_mount_lacks_is_said(coral: Coral, place: Path) -> None:
+    done = bench(coral, "mount", "--file", place / "none", "--venv", place / "none")
+    assert done.returncode == 2 and f"{place / 'none'}: no such file" in done.stderr
+    done = bench(coral, "mount", "--venv", place / "none")
+    assert done.returncode == 2 and "scripts/data --all" in done.stderr and "--file" in done.stderr
+
+
+def test_a_row_that_fails_is_marked_and_the_others_are_measured(coral: Coral, place: Path, programs: Path) -> None:
+    """A program that is not what it should be: `ls` fails."""
+    (programs / "ls").write_text("#!/bin/sh\necho broken >&2; exit 3\n")
+    (programs / "ls").chmod(0o755)
+    file = model(place / "new.safetensors", 1)
+    told = ("--file", file, "--venv", place / "none", "--rounds", 1, "--entries", 3, "--columns", "user")
+    done = bench(coral, "mount", *told, "--only", "ls -lR", "commit of 1 ", "--dir", place)
+    assert done.returncode == 1 and "broken" in done.stderr
+    assert "| ls -lR of the entries of a branch | – | ✗ | – |" in done.stdout
+    assert "| commit of 1 changed file | – |" in done.stdout and nothing_mounted(place)
 
 
 def test_the_benchmark_s_own_reader_agrees_with_torch(data: Path) -> None:
