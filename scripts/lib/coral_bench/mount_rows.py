@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import faults
-from .mounted import Mounted, command, copy, drop_caches, flush_disk, into_cache, map_all, read_all, timed, wait_until
+from .mounted import Mounted, command, copy, drop_caches, flush_disk, into_cache, map_all, read_all, timed
 from .places import Failure
 from .rows import Bench
 
 THREADS = 32
-MANY = 1000
-COMMIT_ROUNDS = 3
 READS = {"read(1 MiB)": read_all, "mmap copy": map_all}
 
 COPY = {"cp in, no fsync": False, "cp in, fsync": True}
@@ -43,7 +41,7 @@ FAULTS = {
     "random 4 KiB faults, cold: by the clock, a fault": ("clock_us", "µs"),
     "random 4 KiB faults, cold: the daemon's processor time, a fault": ("processor_us", "µs"),
 }
-COMMITS = {"commit of 1 changed file": 1, f"commit of {MANY} changed files": MANY}
+COMMIT = ["commit of 1 changed file", "commit of many changed files"]
 MEMORY = "anonymous memory of the daemon afterwards"
 
 
@@ -159,7 +157,7 @@ def ingest(bench: Bench) -> None:
                 size, target = file.stat().st_size, repository.branch / ("new" + file.suffix)
                 flush_disk(bench.work)
                 copy(file, target)
-                seconds = timed(lambda r=repository, t=target: wait_until("ingest", lambda: r.ingested(t)))
+                seconds = timed(lambda r=repository, t=target: r.wait_digest(t))
                 repository.wait_ingested()
                 speeds.append(size / seconds / 1e9)
                 ratios.append(repository.stored(target) / size)
@@ -272,14 +270,16 @@ def random_faults(bench: Bench) -> None:
 
 
 def commits(bench: Bench, repository: Mounted) -> None:
-    for row, count in COMMITS.items():
+    for row, count in zip(COMMIT, (1, bench.material.changed), strict=True):
         times = []
-        for number in range(COMMIT_ROUNDS if bench.wanted(row) else 0):
+        for number in range(bench.rounds if bench.wanted(row) else 0):
             bench.say(row, number)
             folder = repository.branch / f"changed-{count}-{number}"
             folder.mkdir()
             for i in range(count):
                 (folder / f"f{i}").write_bytes(os.urandom(100) + str(i).encode())
+            for file in folder.iterdir():
+                repository.wait_digest(file)
             repository.wait_ingested()
             times.append(timed(repository.commit) * 1000)
         if times:
@@ -298,7 +298,7 @@ SHARED: list[tuple[list[str], Callable[[Bench, Mounted], None]]] = [
     (FIRST, first_reads),
     ([*LOADS], loads),
     ([LISTING], listing),
-    ([*COMMITS], commits),
+    (COMMIT, commits),
     ([MEMORY], memory),
 ]
 ALONE: list[tuple[list[str], Callable[[Bench], None]]] = [

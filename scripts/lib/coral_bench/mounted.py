@@ -178,9 +178,12 @@ class Mounted:
     def stored(self, file: Path) -> int:
         return int(os.getxattr(file, "user.coral.stored"))
 
+    def wait_digest(self, file: Path) -> None:
+        wait_until(f"ingest of {file.name}", lambda: self.ingested(file))
+
     def wait_ingested(self, file: Path | None = None) -> None:
         if file:
-            wait_until(f"ingest of {file.name}", lambda: self.ingested(file))
+            self.wait_digest(file)
         wait_until("ingest", lambda: self.info()["pending_ingest"] == 0, step=0.02)
 
     def take(self, source: Path, name: str) -> Path:

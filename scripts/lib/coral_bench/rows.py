@@ -59,6 +59,7 @@ class Material:
     pretrained: Path | None
     entries: int
     faults: int
+    changed: int
 
 
 class Bench:
