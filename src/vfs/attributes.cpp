@@ -57,7 +57,9 @@ double MountedFilesystem::attr_timeout(const Node& node) {
         case NodeKind::kCommits:
         case NodeKind::kAt:
             return kForEver;
-        // The mount point itself is asked for anew, so that a stat of a dead mount says so.
+        // Soon anew, so that a stat of a dead mount says so.
+        case NodeKind::kMountRoot:
+            return kMoment;
         default:
             return 0;
     }
@@ -71,8 +73,7 @@ Result<Entry> MountedFilesystem::entry_of(const NodePtr& node) {
     }
     CORAL_TRY(BranchRef ref, branch_ref(node));
     repo::Attributes a = ref.worktree->attributes(ref.inode);
-    // A branch's root is looked up anew each time anyway: its ref is another process's to move.
-    return Entry{attr_of(a), 0, ref.inode == ref.worktree->root() ? 0 : attr_timeout(a)};
+    return Entry{attr_of(a), 0, ref.inode == ref.worktree->root() ? kMoment : attr_timeout(a)};
 }
 
 Result<Attr> MountedFilesystem::attr_of(const NodePtr& node) {
@@ -131,7 +132,7 @@ Result<Entry> MountedFilesystem::set_attributes(NodeId id, const repo::SetAttrib
         ref.node->copied_from.reset();
     }
     repo::Attributes a = ref.worktree->attributes(ref.inode);
-    return Entry{attr_of(a), 0, ref.inode == ref.worktree->root() ? 0 : attr_timeout(a)};
+    return Entry{attr_of(a), 0, ref.inode == ref.worktree->root() ? kMoment : attr_timeout(a)};
 }
 
 Result<Entry> MountedFilesystem::drop_set_ids(NodeId id) {

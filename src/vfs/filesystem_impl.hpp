@@ -16,6 +16,9 @@ namespace coral::vfs {
 
 // Ten years of seconds: the kernel takes it for "until told otherwise".
 inline constexpr double kForEver = 10.0 * 365 * 24 * 3600;
+// For what every path leads through, but other processes may change: `ls -l` of a large folder asks for it thousands of
+// times. A change that comes through us is notified at once.
+inline constexpr double kMoment = 1.0;
 
 struct FileHandle {
     NodePtr node;

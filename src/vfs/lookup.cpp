@@ -144,7 +144,7 @@ Result<Entry> MountedFilesystem::lookup_branch(const Node& parent, const std::st
         TreeSlot::View view = found->slot->view();
         Entry entry = branch_entry(found->slot, found->worktree, view.worktree == found->worktree ? view.generation : 0,
                                    found->worktree->root(), parent.id);
-        entry.entry_timeout = entry.attr_timeout = 0;
+        entry.entry_timeout = entry.attr_timeout = kMoment;
         return entry;
     }
     std::int64_t time = started_ns_;
