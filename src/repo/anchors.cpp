@@ -85,7 +85,9 @@ void AnchorTable::grow() {
 }
 
 void AnchorTable::add(const Segment& segment, const std::vector<std::uint64_t>& anchors) {
-    if (used_ + anchors.size() > kMost) clear();
+    // A segment that nothing points to only takes room.
+    if (std::all_of(anchors.begin(), anchors.end(), [](std::uint64_t anchor) { return anchor == 0; })) return;
+    if (used_ + anchors.size() > kMost || segments_.size() >= kMostSegments) clear();
     if (filter_.empty()) filter_.resize((std::size_t{1} << kFilterLog2) / 64);
     while (slots_.empty() || 2 * (used_ + anchors.size()) > slots_.size()) grow();
     segments_.push_back(segment);

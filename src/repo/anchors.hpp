@@ -21,7 +21,8 @@ std::vector<std::uint64_t> anchors_of(Bytes raw);
 // Not thread-safe.
 class AnchorTable {
   public:
-    static constexpr std::size_t kMost = 1'000'000;  // 32 MB; 64 GB of tensors
+    static constexpr std::size_t kMost = 1'000'000;        // 32 MB, half as much again while it grows; 64 GB of tensors
+    static constexpr std::size_t kMostSegments = 250'000;  // 10 MB
 
     struct Segment {
         SegmentId id;

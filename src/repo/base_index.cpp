@@ -38,21 +38,24 @@ std::vector<BaseIndex::Choice> BaseIndex::nearest(const Sketch& sketch, std::siz
         std::uint8_t depth;
     };
     std::vector<Near> near;
+    unsigned too_far = kFarthest + 1;
     {
         std::shared_lock lock(groups_mutex_);
         auto found = groups_.find(sketch.hint.pack());
         if (found == groups_.end()) return {};
         const Group& group = found->second;
-        // Nearest first, among equals the newest. A short list in order beats a heap.
+        // Nearest first, among equals the newest. A short list in order beats a heap. Nothing can be estimated between
+        // segments of different lengths: those must not take the places of others.
         for (std::size_t i = group.heads.size(); i-- > 0;) {
+            if (group.lengths[i] != sketch.length) continue;
             unsigned distance = head_distance(sketch.head, group.heads[i]);
-            if (distance > kFarthest || group.depths[i] >= codec::kMaxDepth) continue;
-            if (near.size() == kLooked && distance >= near.back().distance) continue;
+            if (distance >= too_far || group.depths[i] >= codec::kMaxDepth) continue;
             if (allowed && !allowed(group.ids[i])) continue;
             auto place = std::upper_bound(near.begin(), near.end(), distance,
                                           [](unsigned d, const Near& other) { return d < other.distance; });
             near.insert(place, {distance, i, group.ids[i], group.depths[i]});
             if (near.size() > kLooked) near.pop_back();
+            if (near.size() == kLooked) too_far = near.back().distance;
         }
     }
     std::vector<Choice> choices;
@@ -116,8 +119,19 @@ std::shared_ptr<const Sketch> BaseIndex::read(const SegmentId& id) {
 void BaseIndex::add(const SegmentId& id, const Sketch& sketch, const std::vector<std::uint64_t>& anchors,
                     std::uint8_t depth) {
     if (read_only_) return;
-    std::lock_guard lock(added_mutex_);
-    added_.push_back({id, sketch, anchors, depth});
+    std::vector<Added> full;
+    {
+        std::lock_guard lock(added_mutex_);
+        added_.push_back({id, sketch, anchors, depth});
+        if (added_.size() < limits_.waiting) return;
+        full.swap(added_);
+    }
+    // Written, but not taken in: a file's own tensors are no bases of each other, however many it has.
+    std::lock_guard lock(database_mutex_);
+    Database* db = database();
+    if (!db) return;
+    more_ = true;
+    if (Status done = write(*db, full); !done) give_up(done.error());
 }
 
 std::optional<AnchorTable::Place> BaseIndex::find_anchor(Bytes bytes, std::size_t from, std::size_t step) const {
@@ -143,8 +157,8 @@ void BaseIndex::flush() {
         std::lock_guard lock(added_mutex_);
         added.swap(added_);
     }
-    if (added.empty()) return;
     std::lock_guard lock(database_mutex_);
+    if (added.empty() && !more_) return;
     Database* db = database();
     if (!db) return;
     Status done = write(*db, added);
@@ -205,6 +219,7 @@ Status BaseIndex::write(Database& db, const std::vector<Added>& added) {
 
 // Rows that are not in groups_ yet: ours and those of other processes.
 Status BaseIndex::take_in(Database& db) {
+    more_ = false;
     std::int64_t newest = 0;
     {
         Statement row = db.prepare("SELECT max(no) FROM sketch");
@@ -212,7 +227,7 @@ Status BaseIndex::take_in(Database& db) {
         if (there && !row.is_null(0)) newest = row.integer(0);
     }
     if (newest == taken_in_) return {};
-    std::int64_t from = std::max(taken_in_, newest - static_cast<std::int64_t>(kMostHeads));
+    std::int64_t from = std::max(taken_in_, newest - static_cast<std::int64_t>(limits_.heads));
     Statement rows =
         db.prepare("SELECT no, id, hint, depth, head, length, anchors FROM sketch WHERE no > ? ORDER BY no");
     rows.bind(from);
@@ -221,10 +236,7 @@ Status BaseIndex::take_in(Database& db) {
         CORAL_TRY(bool more, rows.step());
         if (!more) return {};
         taken_in_ = rows.integer(0);
-        if (heads_ >= 2 * kMostHeads) {  // years of one process: what is newer stays
-            groups_.clear();
-            heads_ = 0;
-        }
+        if (heads_ >= limits_.heads) drop_oldest();
         std::vector<std::uint64_t> anchors(rows.blob(6).size() / sizeof(std::uint64_t));
         if (!anchors.empty()) std::memcpy(anchors.data(), rows.blob(6).data(), anchors.size() * sizeof anchors[0]);
         auto hint = codec::Hint::unpack(static_cast<std::uint16_t>(rows.integer(2)));
@@ -233,9 +245,25 @@ Status BaseIndex::take_in(Database& db) {
         Bytes head = rows.blob(4);
         if (head.size() != sizeof(group.heads[0])) continue;
         std::memcpy(group.heads.emplace_back().data(), head.data(), head.size());
+        group.lengths.push_back(static_cast<std::uint32_t>(rows.integer(5)));
         group.ids.push_back(rows.id<SegmentId>(1));
         group.depths.push_back(static_cast<std::uint8_t>(rows.integer(3)));
         ++heads_;
+    }
+}
+
+// A quarter of each group, so that this is rare: nothing is lost of the newest three quarters.
+void BaseIndex::drop_oldest() {
+    heads_ = 0;
+    for (auto group = groups_.begin(); group != groups_.end();) {
+        Group& g = group->second;
+        const auto gone = static_cast<std::ptrdiff_t>((g.heads.size() + 3) / 4);
+        g.heads.erase(g.heads.begin(), g.heads.begin() + gone);
+        g.lengths.erase(g.lengths.begin(), g.lengths.begin() + gone);
+        g.ids.erase(g.ids.begin(), g.ids.begin() + gone);
+        g.depths.erase(g.depths.begin(), g.depths.begin() + gone);
+        heads_ += g.heads.size();
+        group = g.heads.empty() ? groups_.erase(group) : std::next(group);
     }
 }
 

@@ -26,11 +26,16 @@ namespace coral::repo {
 // then. No call fails: a base that is not found costs bytes, never a write.
 class BaseIndex {
   public:
-    static constexpr std::size_t kMostHeads = 200'000;      // in memory: 16 MB
-    static constexpr std::uint64_t kCacheBytes = 8u << 20;  // of whole sketches
+    // What is held in memory, whatever bases.db has grown to; with the anchors (AnchorTable) at most 90 MB.
+    struct Limits {
+        std::size_t heads = 200'000;           // 69 bytes each, up to twice that while a vector has room to grow
+        std::size_t waiting = 1024;            // rows that were added and are not in bases.db yet: 3 MB
+        std::uint64_t cache_bytes = 8u << 20;  // of whole sketches
+    };
 
-    BaseIndex(Os& os, std::string path, bool read_only)
-        : os_(os), path_(std::move(path)), read_only_(read_only), cache_(kCacheBytes) {}
+    BaseIndex(Os& os, std::string path, bool read_only) : BaseIndex(os, std::move(path), read_only, Limits{}) {}
+    BaseIndex(Os& os, std::string path, bool read_only, const Limits& limits)
+        : os_(os), path_(std::move(path)), read_only_(read_only), limits_(limits), cache_(limits.cache_bytes) {}
     ~BaseIndex();
 
     struct Choice {
@@ -53,14 +58,16 @@ class BaseIndex {
     bool has_anchors() const;
     // Takes in what is in bases.db: called at the beginning of each file, and before the first search.
     void refresh();
-    // What was added goes to bases.db; called at the end of each file. Only then it is found.
+    // What was added goes to bases.db; called at the end of each file. Only then it is found, though a long file's rows
+    // are written when many wait.
     void flush();
     // Forgets what `is_there` denies: gc has removed it.
     void keep_only(const std::function<bool(const SegmentId&)>& is_there);
 
   private:
-    struct Group {  // of one element type
+    struct Group {  // of one element type, oldest first
         std::vector<std::array<std::uint16_t, Sketch::kHead>> heads;
+        std::vector<std::uint32_t> lengths;  // of the segments
         std::vector<SegmentId> ids;
         std::vector<std::uint8_t> depths;
     };
@@ -77,6 +84,7 @@ class BaseIndex {
     Status take_in(Database& db);
     Status forget(Database& db, const std::vector<std::pair<std::int64_t, SegmentId>>& rows);
     Status write(Database& db, const std::vector<Added>& added);
+    void drop_oldest();  // groups_mutex_ held, too
     void give_up(const Error& error);
 
     std::shared_ptr<const Sketch> read(const SegmentId& id);
@@ -84,11 +92,13 @@ class BaseIndex {
     Os& os_;
     const std::string path_;
     const bool read_only_;
+    const Limits limits_;
 
-    std::mutex database_mutex_;  // guards database_, failed_, taken_in_; held across SQLite's own I/O only
+    std::mutex database_mutex_;  // guards database_, failed_, taken_in_, more_; held across SQLite's own I/O only
     std::unique_ptr<Database> database_;
     bool failed_ = false;  // told once; there is no search then
     std::int64_t taken_in_ = 0;
+    bool more_ = false;  // rows of ours in bases.db that are not taken in
 
     mutable std::shared_mutex groups_mutex_;  // guards groups_, heads_, anchors_; a leaf
     std::map<std::uint16_t, Group> groups_;

@@ -75,17 +75,6 @@ Sketch sketch_of(Bytes raw, codec::Hint hint) {
     return sketch;
 }
 
-unsigned head_distance(const std::array<std::uint16_t, Sketch::kHead>& a,
-                       const std::array<std::uint16_t, Sketch::kHead>& b) {
-    // Bit lengths of the differences: one lost element among equal ones counts no more than sixteen small changes.
-    unsigned sum = 0;
-    for (std::size_t i = 0; i < Sketch::kHead; ++i) {
-        int difference = static_cast<int>(a[i]) - static_cast<int>(b[i]);
-        sum += static_cast<unsigned>(std::bit_width(static_cast<unsigned>(std::abs(difference))));
-    }
-    return sum;
-}
-
 double solo_estimate(const Sketch& value) {
     const unsigned width = value.hint.width;
     const std::size_t n = value.samples.size() / width;

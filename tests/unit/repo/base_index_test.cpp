@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <random>
 
@@ -150,6 +153,74 @@ TEST_F(BaseIndexTest, ForgetsWhatIsGone) {
     BaseIndex later(real_os(), path_, true);
     later.refresh();
     EXPECT_EQ(chosen(later.choose(next, std::nullopt)), far);
+}
+
+TEST_F(BaseIndexTest, StrangersOfOtherLengthsTakeNoPlaces) {
+    auto base = weights(1);
+    SegmentId wanted = add(index_, base);
+    // Nearer by their heads, which show the first 4 KiB alone.
+    auto next = moved(base, 1e-4f, 2);
+    for (std::size_t more = 1; more <= 20; ++more) {
+        auto longer = next;
+        longer.resize(base.size() + 1024 * more, 0.01f);
+        add(index_, longer);
+    }
+    index_.flush();
+    EXPECT_EQ(chosen(index_.choose(sketch_of(bytes_of(next), kF32), std::nullopt)), wanted);
+}
+
+// A file of terabytes keeps no more than so many sketches in memory, and what it has written is found with it.
+TEST_F(BaseIndexTest, ALongFilesRowsAreWrittenAndFoundAtItsEnd) {
+    BaseIndex index(real_os(), path_, false, {.heads = 100, .waiting = 2});
+    index.refresh();
+    auto base = weights(1);
+    SegmentId wanted = add(index, base);
+    Sketch next = sketch_of(bytes_of(moved(base, 1e-4f, 7)), kF32);
+    add(index, weights(2));
+    {
+        BaseIndex other(real_os(), path_, true);
+        other.refresh();
+        EXPECT_EQ(chosen(other.choose(next, std::nullopt)), wanted) << "written";
+    }
+    EXPECT_FALSE(index.choose(next, std::nullopt)) << "not a base within its own file";
+    index.flush();
+    EXPECT_EQ(chosen(index.choose(next, std::nullopt)), wanted);
+}
+
+TEST_F(BaseIndexTest, TheNewestStayWhenThereAreTooMany) {
+    constexpr unsigned kHeads = 64;
+    for (bool anew : {false, true}) {
+        BaseIndex index(real_os(), path_ + (anew ? "2" : "1"), false, {.heads = kHeads});
+        std::vector<SegmentId> ids;
+        for (unsigned i = 0; i < 5 * kHeads; ++i) {
+            ids.push_back(add(index, weights(i, 8192)));
+            if (!anew && i % 10 == 0) index.flush();
+        }
+        index.flush();
+        auto found = [&](unsigned i) {
+            return chosen(index.choose(sketch_of(bytes_of(moved(weights(i, 8192), 1e-4f, 7)), kF32), std::nullopt));
+        };
+        for (unsigned i = 5 * kHeads - kHeads / 2; i < 5 * kHeads; ++i) EXPECT_EQ(found(i), ids[i]) << i << anew;
+        EXPECT_FALSE(found(0)) << anew;
+        EXPECT_FALSE(found(3 * kHeads)) << anew;
+    }
+}
+
+TEST(Sketch, DistanceOfHeadsIsTheSumOfBitLengths) {
+    std::mt19937 random(1);
+    for (int i = 0; i < 10'000; ++i) {
+        std::array<std::uint16_t, Sketch::kHead> a{}, b{};
+        unsigned wanted = 0;
+        for (std::size_t e = 0; e < Sketch::kHead; ++e) {
+            a[e] = static_cast<std::uint16_t>(random());
+            b[e] = static_cast<std::uint16_t>(i % 2 ? random() : a[e] + random() % (1u << random() % 17));
+            wanted += static_cast<unsigned>(std::bit_width(static_cast<unsigned>(std::abs(a[e] - b[e]))));
+        }
+        ASSERT_EQ(head_distance(a, b), wanted);
+    }
+    std::array<std::uint16_t, Sketch::kHead> low{}, high;
+    high.fill(0xffff);
+    EXPECT_EQ(head_distance(low, high), 256u);
 }
 
 TEST(Sketch, EstimatesWhatTheCoderMakes) {
