@@ -4,10 +4,7 @@
 #pragma once
 
 #include <array>
-#include <bit>
-#include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "coral/base/bytes.hpp"
 #include "coral/codec/segment_codec.hpp"
@@ -32,19 +29,9 @@ inline constexpr std::size_t kSketchFrom = 32u << 10;
 // `raw` is at least kSketchFrom bytes.
 Sketch sketch_of(Bytes raw, codec::Hint hint);
 
-// How far two heads are apart: 0 equal … 16 × 16 unrelated. Bit lengths of the differences: one lost element among
-// equal ones counts no more than sixteen small changes. Read from the exponents of floats, which is exact here and
-// which the compiler makes vectors of; in the header, for a search over 100,000 segments is this and little else.
-inline unsigned head_distance(const std::array<std::uint16_t, Sketch::kHead>& a,
-                              const std::array<std::uint16_t, Sketch::kHead>& b) {
-    static_assert(std::numeric_limits<float>::is_iec559);
-    std::uint32_t sum = 0;
-    for (std::size_t i = 0; i < Sketch::kHead; ++i) {
-        float difference = std::fabs(static_cast<float>(static_cast<int>(a[i]) - static_cast<int>(b[i])));
-        sum += std::bit_cast<std::uint32_t>(difference + 0.5f) >> 23;  // 126 + the bit length
-    }
-    return sum - 126 * std::uint32_t{Sketch::kHead};
-}
+// How far two heads are apart: 0 equal … 16 × 16 unrelated.
+unsigned head_distance(const std::array<std::uint16_t, Sketch::kHead>& a,
+                       const std::array<std::uint16_t, Sketch::kHead>& b);
 
 // Bits an element as the tensor coder would store it: alone, and as differences from `base`. Infinite where the two
 // cannot be compared (another element type or length).
