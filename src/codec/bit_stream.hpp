@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "codec/kernels.hpp"
 #include "coral/base/bytes.hpp"
 
 namespace coral::codec {
@@ -78,6 +79,17 @@ class BitReader {
             std::memcpy(out + done / 8, &word, 8);
         }
         at_ += n;
+        return true;
+    }
+    // The same, and how many of them are set. `out` has room for whole blocks of 64 bytes.
+    bool take_counted(const Kernels& k, std::size_t n, std::uint8_t* out, std::size_t& ones) {
+        if (size_ - at_ / 8 >= (n + 7) / 8 + kTakeBeyond) {
+            ones = k.take(bytes_ + at_ / 8, static_cast<unsigned>(at_ % 8), n, out);
+            at_ += n;
+            return true;
+        }
+        if (!take(n, out)) return false;
+        ones = k.popcount(out, n);
         return true;
     }
     // Whole bytes, from the next one on; null when fewer are left.

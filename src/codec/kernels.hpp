@@ -12,6 +12,7 @@
 namespace coral::codec {
 
 inline constexpr std::size_t kSlack = 64;
+inline constexpr std::size_t kTakeBeyond = 72;
 
 // One side of a merge: a stream of bytes, or (stream == nullptr) one byte again and again.
 struct Side {
@@ -50,6 +51,9 @@ struct Kernels {
     // The inverse: out[i] is the next byte of `right` where bits[i] is set, else of `left`.
     void (*merge)(const std::uint8_t* bits, std::size_t n, Side left, Side right, std::uint8_t* out);
     std::size_t (*popcount)(const std::uint8_t* bits, std::size_t n);
+    // Copies the n bits behind the first `shift` < 8 of `in`, and returns how many of them are set. Reads less than
+    // kTakeBeyond bytes behind the last of them; writes whole blocks of 64 bytes, unused bits zero.
+    std::size_t (*take)(const std::uint8_t* in, unsigned shift, std::size_t n, std::uint8_t* out);
     void (*remap)(const std::uint8_t* in, std::size_t n, const std::uint8_t* table256, std::uint8_t* out);
     void (*either)(const std::uint8_t* in, std::size_t n, std::uint8_t* inout);  // inout[i] |= in[i]
     // Bytes of `in` where key[i] is in [low, high], in order; returns their number.

@@ -96,6 +96,24 @@ std::size_t popcount(const std::uint8_t* bits, std::size_t n) {
     return count;
 }
 
+std::size_t take(const std::uint8_t* in, unsigned shift, std::size_t n, std::uint8_t* out) {
+    const __m512i by = _mm512_set1_epi64(static_cast<long long>(shift)), all = _mm512_set1_epi64(-1);
+    const __m512i places = _mm512_set_epi64(448, 384, 320, 256, 192, 128, 64, 0);
+    __m512i sum = _mm512_setzero_si512();
+    for (std::size_t at = 0; at < n; at += 512) {
+        const std::uint8_t* p = in + at / 8;
+        __m512i word = _mm512_shrdv_epi64(load(p), load(p + 8), by);
+        if (n - at < 512) {  // by how much too long each word is: beyond 64 the shift leaves nothing
+            const __m512i left = _mm512_sub_epi64(_mm512_set1_epi64(static_cast<long long>(n - at)), places);
+            const __m512i over = _mm512_sub_epi64(_mm512_set1_epi64(64), left);
+            word = _mm512_and_si512(word, _mm512_srlv_epi64(all, _mm512_max_epi64(over, _mm512_setzero_si512())));
+        }
+        _mm512_storeu_si512(out + at / 8, word);
+        sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(word));
+    }
+    return static_cast<std::size_t>(_mm512_reduce_add_epi64(sum));
+}
+
 void remap(const std::uint8_t* in, std::size_t n, const std::uint8_t* table, std::uint8_t* out) {
     const __m512i t0 = load(table), t1 = load(table + 64), t2 = load(table + 128), t3 = load(table + 192);
     for (std::size_t at = 0; at < n; at += 64) {
@@ -214,8 +232,8 @@ std::size_t unpack_plane(const std::uint8_t* packed, std::size_t available, cons
     return count;
 }
 
-const Kernels kTable = {"avx512", partition, merge,      popcount,   remap,        either_loop,          compress,
-                        in_range, expand,    plane_size, pack_plane, unpack_plane, CORAL_ELEMENT_KERNELS};
+const Kernels kTable = {"avx512", partition, merge,  popcount,   take,       remap,        either_loop,
+                        compress, in_range,  expand, plane_size, pack_plane, unpack_plane, CORAL_ELEMENT_KERNELS};
 
 }  // namespace
 

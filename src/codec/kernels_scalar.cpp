@@ -60,6 +60,19 @@ std::size_t popcount(const std::uint8_t* bits, std::size_t n) {
     return count;
 }
 
+std::size_t take(const std::uint8_t* in, unsigned shift, std::size_t n, std::uint8_t* out) {
+    std::size_t count = 0;
+    for (std::size_t at = 0; at < n; at += 64) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, in + at / 8, 8);
+        word = word >> shift | std::uint64_t{in[at / 8 + 8]} << 1 << (63 - shift);
+        if (n - at < 64) word &= (std::uint64_t{1} << (n - at)) - 1;
+        std::memcpy(out + at / 8, &word, 8);
+        count += static_cast<std::size_t>(std::popcount(word));
+    }
+    return count;
+}
+
 void remap(const std::uint8_t* in, std::size_t n, const std::uint8_t* table, std::uint8_t* out) {
     for (std::size_t i = 0; i < n; ++i) out[i] = table[in[i]];
 }
@@ -162,8 +175,8 @@ const Kernels* chosen() {
 }  // namespace
 
 const Kernels kScalarKernels = {
-    "scalar", partition, merge,      popcount,   remap,        either_loop,          compress,
-    in_range, expand,    plane_size, pack_plane, unpack_plane, CORAL_ELEMENT_KERNELS};
+    "scalar", partition, merge,  popcount,   take,       remap,        either_loop,
+    compress, in_range,  expand, plane_size, pack_plane, unpack_plane, CORAL_ELEMENT_KERNELS};
 
 const Kernels* kernels_named(std::string_view name) {
     if (name == "scalar") return &kScalarKernels;

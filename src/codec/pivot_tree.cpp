@@ -360,12 +360,14 @@ Status PivotTree::decode_node(const Kernels& k, BitReader& in, std::int16_t at, 
     const Node& node = nodes_[static_cast<std::size_t>(at)];
     std::uint8_t* bits = scratch(nesting - 1).bits.data() + arena;
     arena += bytes_of(n) + 16;
+    std::size_t rights = 0;
     if (node.skew && n >= kSkewFrom) {
         CORAL_CHECK(decode_skewed(k, in, node.skew, n, bits));
-    } else if (!in.take(n, bits)) {
+        rights = k.popcount(bits, n);
+    } else if (!in.take_counted(k, n, bits, rights)) {
         return make_error(Errc::kCorrupt, "coded symbols are cut off");
     }
-    std::size_t rights = k.popcount(bits, n), lefts = n - rights;
+    const std::size_t lefts = n - rights;
     Side left, right;
     auto child = [&](std::int16_t next, std::size_t count, std::size_t offset, Side& side) -> Status {
         if (next < 0) {

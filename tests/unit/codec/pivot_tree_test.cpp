@@ -125,5 +125,29 @@ TEST(PivotTree, AnythingIsAnErrorOrAnOutput) {
     }
 }
 
+// What is counted on the way is what is copied: at any place, of any length, up to the reader's last bit.
+TEST(BitReader, CountsWhatItTakes) {
+    std::mt19937 random(1);
+    Buffer bytes(1000);
+    for (std::byte& b : bytes) b = static_cast<std::byte>(random());
+    for (const Kernels* k : paths()) {
+        for (int i = 0; i < 4000; ++i) {
+            BitReader plain(bytes), counting(bytes);
+            const std::size_t skipped = random() % 700, n = random() % (8 * bytes.size() - skipped + 1);
+            std::vector<std::uint8_t> wanted(bytes.size() + kSlack), got(bytes.size() + 2 * kSlack, 0xaa);
+            std::size_t ones = 0;
+            ASSERT_TRUE(plain.take(skipped, wanted.data()) && plain.take(n, wanted.data()));
+            ASSERT_TRUE(counting.take(skipped, got.data()) && counting.take_counted(*k, n, got.data(), ones));
+            ASSERT_TRUE(
+                std::equal(wanted.begin(), wanted.begin() + static_cast<std::ptrdiff_t>((n + 7) / 8), got.begin()))
+                << k->name << ", " << n << " bits behind " << skipped;
+            ASSERT_EQ(ones, k->popcount(wanted.data(), n)) << k->name;
+            ASSERT_EQ(plain.at_end(), counting.at_end());
+            const std::size_t left = 8 * bytes.size() - skipped - n;
+            ASSERT_FALSE(counting.take_counted(*k, left + 1, got.data(), ones)) << "more than there is";
+        }
+    }
+}
+
 }  // namespace
 }  // namespace coral::codec
