@@ -11,6 +11,12 @@ find_package(nlohmann_json 3.11 REQUIRED)
 find_package(CLI11 2.1 REQUIRED)
 find_package(tomlplusplus 3.3 REQUIRED)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash>=0.8.1)
+# Distributions build the library for the oldest processor; with this it takes AVX2 or AVX-512 where there is one.
+include(CheckCXXSourceCompiles)
+set(CMAKE_REQUIRED_LIBRARIES PkgConfig::xxhash)
+check_cxx_source_compiles("#include <xxh_x86dispatch.h>
+int main() { return static_cast<int>(XXH3_64bits_withSeed(\"\", 0, 0)); }" CORAL_XXHASH_DISPATCH)
+unset(CMAKE_REQUIRED_LIBRARIES)
 find_package(ZLIB REQUIRED)
 pkg_check_modules(deflate REQUIRED IMPORTED_TARGET libdeflate>=1.14)
 pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd>=1.5.4)
