@@ -14,7 +14,7 @@ namespace {
 
 // Not wanted, each for a reason:
 //   WRITEBACK_CACHE   turns sequential writes into unordered ones and owns mtime (docs/decisions.md)
-//   SPLICE_*          replies from memory are faster than from a descriptor, measured (research/fuse-lab.md, section 2)
+//   SPLICE_*          replies from memory are faster than from a descriptor, measured
 //   AUTO_INVAL_DATA   drops a file's pages when its mtime changes, so after each of our own writes; contents of a node
 //   never
 //                     change behind the kernel's back here, that is what EXPLICIT_INVAL_DATA says

@@ -85,12 +85,21 @@ void merge(const std::uint8_t* bits, std::size_t n, Side left, Side right, std::
     merge_of<false, false>(bits, n, left, right, out);
 }
 
+// Not _mm512_reduce_add_epi64: GCC 12 takes what its own header leaves undefined for a mistake of ours.
+std::size_t total_of(__m512i counts) {
+    std::uint64_t lanes[8];
+    _mm512_storeu_si512(lanes, counts);
+    std::size_t total = 0;
+    for (std::uint64_t lane : lanes) total += static_cast<std::size_t>(lane);
+    return total;
+}
+
 std::size_t popcount(const std::uint8_t* bits, std::size_t n) {
     std::size_t at = 0, count = 0;
     if (n >= 512) {
         __m512i sum = _mm512_setzero_si512();
         for (; at + 512 <= n; at += 512) sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(load(bits + at / 8)));
-        count = static_cast<std::size_t>(_mm512_reduce_add_epi64(sum));
+        count = total_of(sum);
     }
     for (; at < n; at += 64) count += count_of(bits_at(bits, at, n));
     return count;
@@ -111,7 +120,7 @@ std::size_t take(const std::uint8_t* in, unsigned shift, std::size_t n, std::uin
         _mm512_storeu_si512(out + at / 8, word);
         sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(word));
     }
-    return static_cast<std::size_t>(_mm512_reduce_add_epi64(sum));
+    return total_of(sum);
 }
 
 void remap(const std::uint8_t* in, std::size_t n, const std::uint8_t* table, std::uint8_t* out) {
