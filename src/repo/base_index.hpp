@@ -26,7 +26,7 @@ namespace coral::repo {
 // then. No call fails: a base that is not found costs bytes, never a write.
 class BaseIndex {
   public:
-    // What is held in memory, whatever bases.db has grown to; with the anchors (AnchorTable) at most 90 MB.
+    // What is held in memory, whatever bases.db has grown to; with the anchors (AnchorTable) at most 100 MB.
     struct Limits {
         std::size_t heads = 200'000;           // 69 bytes each, up to twice that while a vector has room to grow
         std::size_t waiting = 1024;            // rows that were added and are not in bases.db yet: 3 MB
