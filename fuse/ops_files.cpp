@@ -33,6 +33,12 @@ void abandon(vfs::Filesystem& fs, vfs::HandleId handle) {
     fs.release(handle);
 }
 
+// These requests have no bit that says whether set-user-id must go (Passthrough::kills_privileges): it must unless the
+// caller may keep it, which is root's right as far as we can see.
+void changed_by_caller(Request& r, fuse_ino_t node) {
+    if (r.caller().uid != 0) (void)r.fs().drop_set_ids(node);
+}
+
 }  // namespace
 
 void op_open(fuse_req_t req, fuse_ino_t node, fuse_file_info* info) {
@@ -99,18 +105,20 @@ void op_fsync(fuse_req_t req, fuse_ino_t, int, fuse_file_info* info) {
     handle(req, "fsync", [&](Request& r) { r.status(r.fs().sync(info->fh)); });
 }
 
-void op_fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {
+void op_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t offset, off_t length, fuse_file_info* info) {
     handle(req, "fallocate", [&](Request& r) {
         if (offset < 0 || length <= 0) {
             r.error(EINVAL);
             return;
         }
-        r.status(
-            r.fs().allocate(info->fh, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length), mode));
+        Status done =
+            r.fs().allocate(info->fh, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length), mode);
+        if (done) changed_by_caller(r, node);
+        r.status(done);
     });
 }
 
-void op_copy_file_range(fuse_req_t req, fuse_ino_t, off_t from_offset, fuse_file_info* from_info, fuse_ino_t,
+void op_copy_file_range(fuse_req_t req, fuse_ino_t, off_t from_offset, fuse_file_info* from_info, fuse_ino_t to,
                         off_t to_offset, fuse_file_info* to_info, size_t length, int flags) {
     handle(req, "copy_file_range", [&](Request& r) {
         if (flags != 0) {
@@ -119,6 +127,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t, off_t from_offset, fuse_file
         }
         auto copied = r.fs().copy_range(from_info->fh, static_cast<std::uint64_t>(from_offset), to_info->fh,
                                         static_cast<std::uint64_t>(to_offset), length);
+        if (copied) changed_by_caller(r, to);
         copied ? r.written(*copied) : r.error(copied.error());
     });
 }
