@@ -205,14 +205,9 @@ Status Worktree::Impl::release_rows(std::vector<Candidate>& kept, const std::vec
         return {};
     });
     if (stored) ++changes;
-    for (const Candidate& one : chosen) {
-        std::lock_guard lock(one.inode->mutex);
-        one.inode->loan.releasing = false;
-    }
     if (!stored) {
         kept.insert(kept.end(), chosen.begin(), chosen.end());
         done.clear();
-        return stored;
     }
     for (const Candidate& one : done) {
         std::lock_guard lock(one.inode->mutex);
@@ -220,7 +215,12 @@ Status Worktree::Impl::release_rows(std::vector<Candidate>& kept, const std::vec
         one.inode->staged = nullptr;
         one.inode->ingested = false;
     }
-    return {};
+    // Only now: a reader who was lent the file between the row and this would keep a staging file that no row names.
+    for (const Candidate& one : chosen) {
+        std::lock_guard lock(one.inode->mutex);
+        one.inode->loan.releasing = false;
+    }
+    return stored;
 }
 
 // At the end nothing stays hot: nobody would serve it.

@@ -45,6 +45,7 @@ Status MountedFilesystem::start() {
         uid_ = self->uid;
         gid_ = self->gid;
     }
+    if (!repo_.read_only()) warmer_.submit([this] { plain_.remove_left_over(); });
     return branches_.refresh();
 }
 

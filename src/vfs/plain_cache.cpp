@@ -17,7 +17,7 @@ void remove_folder(Os& os, const std::string& folder) {
 }
 
 // Folders of processes that are gone: their lock is free.
-void remove_left_over(Os& os, const std::string& above) {
+void remove_folders_of_the_dead(Os& os, const std::string& above) {
     auto names = os.list_dir(above);
     if (!names) return;
     for (const std::string& name : *names) {
@@ -46,15 +46,22 @@ Status PlainCache::open_folder() {
     }
     std::string above = path_join(repo_.dir(), "cache");
     Os& os = repo_.os();
-    remove_left_over(os, above);
-    std::string folder = path_join(above, "plain-" + Uuid::random().text());
-    CORAL_CHECK(os.make_dir(folder));
-    CORAL_TRY(auto lock, os.open(path_join(folder, "lock"), OpenMode::kCreateNew));
-    CORAL_CHECK(lock->try_lock(true));
+    // Under its name only once it is locked: another process takes what is not for a dead one's.
+    std::string name = "plain-" + Uuid::random().text();
+    std::string folder = path_join(above, name), unready = path_join(above, "new-" + name);
+    CORAL_CHECK(os.make_dir(unready));
+    CORAL_TRY(auto lock, os.open(path_join(unready, "lock"), OpenMode::kCreateNew));
+    CORAL_TRY(bool ours, lock->try_lock(true));
+    if (!ours) return make_error(Errc::kInternal, fmt::format("{}: somebody has locked a file that is new", unready));
+    CORAL_CHECK(os.rename(unready, folder));
     std::lock_guard guard(mutex_);
     folder_ = folder;
     lock_ = std::move(lock);
     return {};
+}
+
+void PlainCache::remove_left_over() {
+    remove_folders_of_the_dead(repo_.os(), path_join(repo_.dir(), "cache"));
 }
 
 std::uint64_t PlainCache::bytes() const {

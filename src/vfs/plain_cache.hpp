@@ -36,6 +36,8 @@ class PlainCache {
     // Makes it if need be; who asks for one that is being made waits for it. kNoSpace: the limit, or the disk.
     Result<CopyPtr> make(const std::shared_ptr<const store::FileRecord>& record, const std::atomic<bool>& stop);
     std::uint64_t bytes() const;
+    // Folders of processes that are gone. Unlinking many gigabytes takes its time: not where anybody waits.
+    void remove_left_over();
     std::uint64_t limit() const { return limit_; }
 
   private:
