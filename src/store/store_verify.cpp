@@ -39,7 +39,8 @@ class Verifier {
     Status check_pack(const Uuid& uuid);
     // `known`: up to where the index knows records, which cannot be a torn tail.
     Status walk(PackFile& pack, std::uint64_t end, std::uint64_t known, bool sealed, std::vector<IndexEntry>& entries);
-    void check_end(PackFile& pack, const FileStat& stat, const std::optional<Footer>& footer);
+    void check_end(PackFile& pack, const std::optional<PackState>& state, const FileStat& stat,
+                   const std::optional<Footer>& footer);
     void check_index_record(PackFile& pack, const Footer& footer, std::uint64_t size, std::vector<IndexEntry>& entries);
     Status check_record(PackFile& pack, const PackWalker::Item& item, const IndexEntry& entry);
     Status check_rows(PackFile& pack, const IndexEntry& entry);
@@ -255,9 +256,10 @@ void Verifier::check_index_record(PackFile& pack, const Footer& footer, std::uin
     }
 }
 
-// A pack that was sealed and has no footer any more.
-void Verifier::check_end(PackFile& pack, const FileStat& stat, const std::optional<Footer>& footer) {
-    auto state = store_.index_->pack(pack.uuid());
+// A pack that was sealed and has no footer any more. `state` is from before `stat`: one from after it may tell of a
+// seal that came in between.
+void Verifier::check_end(PackFile& pack, const std::optional<PackState>& state, const FileStat& stat,
+                         const std::optional<Footer>& footer) {
     bool was_sealed = (stat.mode & 0222) == 0 || (state && state->phase == PackPhase::kSealed);
     if (!footer && was_sealed)
         report(Severity::kDamaged, fmt::format("{}: the footer of this sealed pack is damaged", pack.path()));
@@ -284,7 +286,7 @@ Status Verifier::check_pack(const Uuid& uuid) {
     auto state = store_.index_->pack(uuid);
     CORAL_TRY(FileStat stat, pack.file().stat());
     CORAL_TRY(auto footer, pack.read_footer(stat.size));
-    check_end(pack, stat, footer);
+    check_end(pack, state, stat, footer);
     std::vector<IndexEntry> entries;
     std::uint64_t end = footer ? footer->index_offset : stat.size;
     if (state && state->own) end = std::min(end, state->scanned_to);  // it may be growing under our eyes
