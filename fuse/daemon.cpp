@@ -11,6 +11,7 @@
 #include <optional>
 #include <thread>
 
+#include "channel.hpp"
 #include "coral/base/log.hpp"
 #include "coral/base/os.hpp"
 #include "coral/base/thread_pool.hpp"
@@ -33,11 +34,13 @@ constexpr auto kLastSync = 20s;  // SIGTERM with a busy mount: for pages that ma
 // Everything that lives from mount to unmount, in the order in which it is made. Taken down by shut_down().
 class Daemon {
   public:
-    Daemon(std::string repository, std::string mount_point, MountOptions options, Starter starter)
+    Daemon(std::string repository, std::string mount_point, MountOptions options, Starter starter,
+           const std::optional<WorkerArguments>& worker)
         : repository_path_(std::move(repository)),
           mount_point_(std::move(mount_point)),
           options_(std::move(options)),
-          starter_(starter) {}
+          starter_(starter),
+          worker_(worker) {}
 
     Status set_up();
     int serve();
@@ -45,19 +48,26 @@ class Daemon {
     bool clean() const { return clean_; }
 
   private:
+    Status take_over();
     Status open_repository();
     Status open_mount();
     void after_init();
     void start_passthrough();
     void wait_for_signal();
+    [[noreturn]] void leave_to_another();
+    void end_session();
     Status request_stop();
+    Status request_replacement();
     void stop_by_force();
     void sync_mount();
 
     const std::string repository_path_, mount_point_;
     MountOptions options_;
     Starter starter_;
+    const std::optional<WorkerArguments> worker_;  // nothing: we mount ourselves, and nobody follows
 
+    std::unique_ptr<vfs::Handover> handover_;
+    std::unique_ptr<LockBox> locks_;
     std::unique_ptr<repo::Repository> repo_;
     std::unique_ptr<vfs::Filesystem> fs_;
     std::unique_ptr<Mount> mount_;
@@ -68,9 +78,19 @@ class Daemon {
     std::unique_ptr<control::Server> server_;
     std::promise<void> initialised_;
     std::thread after_init_, signals_;
-    std::atomic<bool> serving_{false};
+    std::atomic<bool> serving_{false}, replace_{false};
     bool clean_ = true;
 };
+
+Status Daemon::take_over() {
+    if (!worker_) return {};
+    vfs::Handover::Files files;
+    for (std::size_t i = 0; i < files.size(); ++i) files[i] = adopt_file(worker_->handover[i], "handover");
+    CORAL_TRY(handover_, vfs::Handover::adopt(std::move(files)));
+    handover_->count_worker();
+    locks_ = std::make_unique<LockBox>(*worker_);
+    return {};
+}
 
 Status Daemon::open_repository() {
     repo::RepositoryOptions repository_options;
@@ -85,6 +105,8 @@ Status Daemon::open_repository() {
     fs_options.hot_size = options_.hot_size;
     fs_options.cache_size = options_.cache_size;
     fs_options.materialize = options_.materialize;
+    fs_options.handover = handover_.get();
+    fs_options.locks = locks_.get();
     CORAL_TRY(fs_, vfs::Filesystem::open(*repo_, fs_options));
     return {};
 }
@@ -95,22 +117,39 @@ Status Daemon::open_mount() {
         if (!told->exchange(true)) initialised_.set_value();
     };
     fs_->set_notifier(&invalidator_);
-    CORAL_TRY(session_, Session::create(*mount_, options_, repository_path_));
-    CORAL_CHECK(session_->attach(mount_point_));
-    CORAL_CHECK(passthrough_.attach(session_->raw(), options_.passthrough && !options_.read_only));
+    CORAL_TRY(session_, Session::create(mount_.get(), options_, repository_path_));
+    CORAL_CHECK(worker_ ? session_->adopt(worker_->device) : session_->attach(mount_point_));
+    CORAL_CHECK(open_channel(session_->raw(), handover_.get()));
+    passthrough_.attach(session_->raw(), options_.passthrough && !options_.read_only);
+    // Before the first OPEN: the kernel may have files open in this way already.
+    if (handover_ && handover_->passthrough() != vfs::Handover::Tri::kUnknown) {
+        passthrough_.go_on(handover_->passthrough() == vfs::Handover::Tri::kYes);
+        if (passthrough_.usable()) fs_->set_backing_files(&passthrough_);
+    }
     invalidator_.start(session_->raw());
     return {};
 }
 
 Status Daemon::set_up() {
+    CORAL_CHECK(take_over());
     CORAL_CHECK(open_repository());
     CORAL_CHECK(open_mount());
-    DaemonService::Hooks hooks{[this] { return request_stop(); }, [this] { (void)invalidator_.wait_drained(kFence); },
-                               [this] { return passthrough_.usable() ? std::string("on") : passthrough_.why_not(); }};
+    DaemonService::Hooks hooks{[this] { return request_stop(); },
+                               [this] { (void)invalidator_.wait_drained(kFence); },
+                               [this] { return passthrough_.usable() ? std::string("on") : passthrough_.why_not(); },
+                               [this] { return request_replacement(); },
+                               handover_.get(),
+                               worker_ ? static_cast<std::uint32_t>(worker_->supervisor_pid) : 0};
     service_ = std::make_unique<DaemonService>(*fs_, *repo_, mount_point_, std::move(hooks));
-    auto server = control::Server::start(*service_);
+    control::Listener listener;
+    if (worker_) listener = {locks_->inherited_socket(), handover_->socket_path()};
+    auto server = control::Server::start(*service_, listener);
     if (server) {
         server_ = std::move(*server);
+        if (worker_ && listener.descriptor < 0) {
+            handover_->keep_socket_path(server_->socket_path());
+            locks_->keep_socket(server_->descriptor());
+        }
         mount_->control_socket = server_->socket_path();
         service_->start_publishing(server_->socket_path());
     } else {
@@ -129,6 +168,7 @@ int Daemon::serve() {
     log_info("serving {} at {}, process {}, {} threads", repository_path_, mount_point_, ::getpid(), threads);
     int rc = session_->loop(threads);
     serving_ = false;
+    if (replace_) ::_exit(kReplaceMe);
     log_info("{}: unmounted ({})", mount_point_, rc);
     return 0;
 }
@@ -145,6 +185,7 @@ void Daemon::start_passthrough() {
     } else {
         log_info("passthrough: off: {}", passthrough_.why_not());
     }
+    if (handover_) handover_->set_passthrough(passthrough_.usable());
 }
 
 // In a thread of its own: what needs an answer from the mount may not happen inside INIT.
@@ -154,15 +195,37 @@ void Daemon::after_init() {
     while (ready.wait_for(100ms) != std::future_status::ready) {
         if (!serving_) return;
     }
-    start_passthrough();
+    if (!handover_ || handover_->passthrough() == vfs::Handover::Tri::kUnknown) start_passthrough();
+    if (handover_ && handover_->ready()) return;
     set_kernel_readahead(mount_point_, options_.readahead_kb.value_or(kDefaultReadaheadKb));
+    if (handover_) handover_->set_ready();
     starter_.report_ready();
+}
+
+// Everything that was answered is in the repository or in the handover, so the next process could as well follow a
+// crash: but no command of a client is cut off, and no request waits for the kernel to send it again.
+void Daemon::leave_to_another() {
+    log_info("another process goes on");
+    invalidator_.disarm();
+    session_->leave();
+    ::pause();  // the main thread ends the process once the loop has returned
+    ::_exit(kReplaceMe);
 }
 
 void Daemon::wait_for_signal() {
     set_thread_name("signals");
     int number = wait_for_termination_signal();
+    while (number == SIGHUP && serving_ && !(handover_ && handover_->resends())) {
+        log_info("SIGHUP: there is no supervisor that could start another process");
+        number = wait_for_termination_signal();
+    }
     if (!serving_) return;  // shut_down woke us
+    if (number == SIGHUP) {
+        replace_ = true;
+        if (server_) server_->leave_to_another();
+        (void)invalidator_.wait_drained(kFence);
+        leave_to_another();
+    }
     log_info("signal {}: unmounting", number);
     if (!request_stop()) stop_by_force();
 }
@@ -177,6 +240,15 @@ Status Daemon::request_stop() {
         return {};
     }
     return unmount_now(mount_point_);
+}
+
+Status Daemon::request_replacement() {
+    if (!handover_ || !handover_->resends())
+        return make_error(Errc::kUnsupported, fmt::format("{}: its daemon has no supervisor that could start another "
+                                                          "one; unmount it and mount it again",
+                                                          mount_point_));
+    ::kill(::getpid(), SIGHUP);  // wait_for_signal: once this command is answered
+    return {};
 }
 
 void Daemon::stop_by_force() {
@@ -202,11 +274,22 @@ void Daemon::sync_mount() {
     if (finished.wait_for(kLastSync) != std::future_status::ready) log_warn("{}: sync takes too long", mount_point_);
 }
 
+// No request is answered afterwards, and none waits: the mount goes, lazily if somebody still uses it.
+void Daemon::end_session() {
+    if (!session_) return;
+    session_->detach();
+    if (!worker_) return;
+    auto top = mounted_at(mount_point_);
+    if (handover_ && handover_->ready() && top && top->type == "fuse.coral") (void)unmount_lazily(mount_point_);
+    locks_->close_connection();
+    session_->drop_connection();
+}
+
 void Daemon::shut_down() {
     serving_ = false;
     invalidator_.disarm();
     if (fs_) fs_->set_backing_files(nullptr);  // its descriptor goes now
-    if (session_) session_->detach();
+    end_session();
     if (server_) server_->drain();
     if (service_) service_->stop_publishing();
     if (fs_) {
@@ -232,22 +315,17 @@ void Daemon::shut_down() {
 }  // namespace
 
 int run_daemon(const std::string& repository, const std::string& mount_point, const MountOptions& options,
-               Starter starter) {
+               Starter starter, const std::optional<WorkerArguments>& worker) {
     set_process_limits();
     block_signals();
-    std::string log_path;
-    if (starter.in_background()) {
-        std::string run = path_join(repository, "run");
-        if (!real_os().exists(run)) (void)real_os().make_dir(run);
-        log_path = path_join(run, "coralfs.log");
-    }
-    log_setup(log_path);
-    Daemon daemon(repository, mount_point, options, starter);
+    bool in_background = worker ? worker->background : starter.in_background();
+    log_setup(in_background ? log_path_of(repository) : std::string());
+    Daemon daemon(repository, mount_point, options, starter, worker);
     int exit_status = 1;
     if (Status status = daemon.set_up(); status) {
         exit_status = daemon.serve();
     } else {
-        if (starter.in_background()) log_error("{}", status.error().message);  // else it would be said twice
+        if (in_background) log_error("{}", status.error().message);  // else it would be said twice
         starter.report_failure(status.error().message);
     }
     daemon.shut_down();

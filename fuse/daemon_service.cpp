@@ -121,7 +121,10 @@ void DaemonService::withdraw(const std::string& branch) {
 
 Result<control::DaemonInfo> DaemonService::info() {
     control::DaemonInfo info;
-    info.pid = static_cast<std::uint32_t>(::getpid());
+    info.worker_pid = static_cast<std::uint32_t>(::getpid());
+    info.pid = hooks_.supervisor ? hooks_.supervisor : info.worker_pid;
+    if (hooks_.handover) info.workers = hooks_.handover->workers();
+    info.supervised = hooks_.handover && hooks_.handover->resends();
     info.mount_point = mount_point_;
     info.repository = repo_.dir();
     info.version = CORAL_VERSION;

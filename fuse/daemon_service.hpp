@@ -12,6 +12,7 @@
 
 #include "coral/control/protocol.hpp"
 #include "coral/vfs/filesystem.hpp"
+#include "coral/vfs/handover.hpp"
 
 namespace coral::fuse {
 
@@ -21,6 +22,9 @@ class DaemonService final : public control::Service {
         std::function<Status()> stop;              // unmount and leave
         std::function<void()> settle;              // the fence of the invalidator
         std::function<std::string()> passthrough;  // "on", or why not
+        std::function<Status()> replace;           // by another process
+        vfs::Handover* handover = nullptr;         // null: nobody follows
+        std::uint32_t supervisor = 0;              // its process id
     };
     DaemonService(vfs::Filesystem& fs, repo::Repository& repo, std::string mount_point, Hooks hooks);
     ~DaemonService() override;
@@ -38,6 +42,13 @@ class DaemonService final : public control::Service {
     Status packs_changed() override { return repo_.store().tidy(); }
     Status stop() override { return hooks_.stop(); }
     void settle() override { hooks_.settle(); }
+    Status replace() override { return hooks_.replace(); }
+    void begin_change() override {
+        if (hooks_.handover) hooks_.handover->begin_outside_change();
+    }
+    void end_change() override {
+        if (hooks_.handover) hooks_.handover->end_outside_change();
+    }
 
   private:
     void publish_all();

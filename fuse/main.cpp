@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // coralfs: the daemon behind `coral mount`.
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -9,6 +10,7 @@
 #include "daemon.hpp"
 #include "mount_point.hpp"
 #include "startup.hpp"
+#include "supervisor.hpp"
 
 namespace {
 
@@ -29,13 +31,14 @@ constexpr const char* kOptionHelp = R"(Options after -o, separated by commas:
   cache_size=SIZE       plain copies of committed files, which the kernel reads by itself (16G; 0: none)
   materialize=WHEN      auto: a file that is read again gets a plain copy; never; always: at the first open
   passthrough=off       the kernel never reads and writes files itself (auto: when it may, as root)
+  supervisor=off        nobody goes on when the daemon dies (auto: where the kernel can send requests again)
   share=off             equal files of different commits get inodes of their own
   fsname=NAME           shown by mount and df instead of the repository's path
   debug                 log every request
   noexec, noatime, sync, dirsync, and what fstab knows: as for any filesystem)";
 
 Status start(const std::string& repository_argument, const std::string& mount_argument, const MountOptions& options,
-             bool foreground, int& exit_status) {
+             const std::vector<std::string>& words, bool foreground, int& exit_status) {
     CORAL_TRY(std::string repository, absolute_path(repository_argument));
     if (!real_os().exists(path_join(repository, "FORMAT")))
         return make_error(Errc::kNotFound, fmt::format("{}: not a CoralFS repository; make one with: coral init {}",
@@ -47,7 +50,21 @@ Status start(const std::string& repository_argument, const std::string& mount_ar
     if (!foreground) {
         CORAL_TRY(starter, go_to_background(mount_point));  // the parent ends in there
     }
-    exit_status = run_daemon(repository, mount_point, options, starter);
+    exit_status = options.supervisor ? supervise(repository, mount_point, options, words, starter)
+                                     : run_daemon(repository, mount_point, options, starter, std::nullopt);
+    return {};
+}
+
+// What a supervisor calls: all has been checked, and everything is absolute.
+Status work(const std::string& repository, const std::string& mount_point, const MountOptions& options,
+            const std::string& text, int& exit_status) {
+    CORAL_TRY(WorkerArguments given, worker_arguments_from(text));
+    // What comes from the supervisor is for this process alone, not for those that it starts.
+    for (int descriptor :
+         {given.device, given.handover[0], given.handover[1], given.handover[2], given.supervisor, given.starter})
+        if (descriptor >= 0) ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+    for (const auto& [worktree, descriptor] : given.locks) ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+    exit_status = run_daemon(repository, mount_point, options, Starter(given.starter), given);
     return {};
 }
 
@@ -57,7 +74,8 @@ int main(int argc, char** argv) {
     CLI::App app{"Serves a CoralFS repository as a filesystem. `coral mount` calls it."};
     bool foreground = false, debug = false, from_coral = false;
     std::vector<std::string> words;
-    std::string repository, mount_point;
+    std::string repository, mount_point, worker;
+    app.add_option("--worker", worker)->group("");  // of the supervisor
     app.add_flag("-f,--foreground", foreground, "stay in the foreground, log to standard error");
     app.add_flag("-d,--debug", debug, "log every request (implies -f)");
     app.add_flag("--from-coral", from_coral, "what `coral mount` calls it with: errors are said in its name");
@@ -83,8 +101,11 @@ int main(int argc, char** argv) {
         }
         options.debug = options.debug || debug;
         int exit_status = 1;
-        if (status) status = start(repository, mount_point, options, foreground || debug, exit_status);
-        if (status && exit_status == 0) return 0;
+        if (status) {
+            status = worker.empty() ? start(repository, mount_point, options, words, foreground || debug, exit_status)
+                                    : work(repository, mount_point, options, worker, exit_status);
+        }
+        if (status && (exit_status == 0 || !worker.empty())) return exit_status;
         if (status) return failure;  // said already
         print_error(status.error().message);
     } catch (const std::exception& e) {

@@ -97,6 +97,12 @@ Status set_passthrough(MountOptions& o, std::string_view value) {
     return {};
 }
 
+Status set_supervisor(MountOptions& o, std::string_view value) {
+    if (value != "auto" && value != "off") return needs_value("supervisor", "off");
+    o.supervisor = value == "auto";
+    return {};
+}
+
 Status set_hot_size(MountOptions& o, std::string_view value) {
     if (value.empty()) return needs_value("hot_size", "8G");
     CORAL_TRY(o.hot_size, parse_size(value));
@@ -131,6 +137,7 @@ const std::map<std::string_view, Setter>& setters() {
         {"readahead_kb", set_readahead_kb},
         {"share", set_share},
         {"passthrough", set_passthrough},
+        {"supervisor", set_supervisor},
         {"hot_size", set_hot_size},
         {"fsname", set_fsname},
         {"subtype", [](MountOptions&, std::string_view) { return Status(); }},

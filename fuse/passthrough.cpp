@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -79,29 +78,6 @@ void store(char* to, T value) {
     std::memcpy(to, &value, sizeof value);
 }
 
-ssize_t read_request(int fd, void* buffer, size_t size, void*) {
-    ssize_t got = ::read(fd, buffer, size);
-    current = {};
-    if (got < static_cast<ssize_t>(kInHeaderSize)) return got;
-    const char* bytes = static_cast<const char*>(buffer);
-    auto header = load<InHeader>(bytes);
-    current.unique = header.unique;
-    current.opcode = header.opcode;
-    const char* body = bytes + kInHeaderSize;
-    std::size_t size_of_body = static_cast<std::size_t>(got) - kInHeaderSize;
-    for (const KillBit& one : kKillBits) {
-        if (header.opcode == one.opcode && size_of_body >= one.offset + 4)
-            current.kills_privileges = load<std::uint32_t>(body + one.offset) & one.bit;
-    }
-    if (header.opcode == kOpInit && size_of_body >= kInitFlags + 4)
-        kernel_kills = load<std::uint32_t>(body + kInitFlags) & kInitKillPrivileges;
-    if (header.opcode == kOpInit && size_of_body >= kInitIn2Offset + 4) {
-        kernel_offers = (load<std::uint32_t>(body + kInitFlags) & kInitExt) &&
-                        (load<std::uint32_t>(body + kInitIn2Offset) & kInit2Passthrough);
-    }
-    return got;
-}
-
 // The answer's body lies in one piece behind the header (libfuse's own structs), or there is nothing for us in it.
 void amend(iovec* iov, int count) {
     if (count < 2 || iov[0].iov_len != sizeof(OutHeader)) return;
@@ -126,23 +102,43 @@ void amend(iovec* iov, int count) {
     store(body + at, open);
 }
 
-ssize_t write_answer(int fd, iovec* iov, int count, void*) {
-    if (current.opcode == kOpInit || current.backing != 0) amend(iov, count);
-    return ::writev(fd, iov, count);
-}
-
 }  // namespace
 
-Status Passthrough::attach(fuse_session* session, bool wanted) {
+void Passthrough::note_request(const char* bytes, std::size_t size) {
+    current = {};
+    if (size < kInHeaderSize) return;
+    auto header = load<InHeader>(bytes);
+    current.unique = header.unique;
+    current.opcode = header.opcode;
+    const char* body = bytes + kInHeaderSize;
+    std::size_t size_of_body = size - kInHeaderSize;
+    for (const KillBit& one : kKillBits) {
+        if (header.opcode == one.opcode && size_of_body >= one.offset + 4)
+            current.kills_privileges = load<std::uint32_t>(body + one.offset) & one.bit;
+    }
+    if (header.opcode == kOpInit && size_of_body >= kInitFlags + 4)
+        kernel_kills = load<std::uint32_t>(body + kInitFlags) & kInitKillPrivileges;
+    if (header.opcode == kOpInit && size_of_body >= kInitIn2Offset + 4) {
+        kernel_offers = (load<std::uint32_t>(body + kInitFlags) & kInitExt) &&
+                        (load<std::uint32_t>(body + kInitIn2Offset) & kInit2Passthrough);
+    }
+}
+
+void Passthrough::amend_answer(iovec* iov, int count) {
+    if (current.opcode == kOpInit || current.backing != 0) amend(iov, count);
+}
+
+void Passthrough::attach(fuse_session* session, bool wanted) {
     wanted_passthrough = wanted;
     if (!wanted) refuse("switched off (option passthrough=off)");
     device_ = fuse_session_fd(session);
-    fuse_custom_io io{};
-    io.read = read_request;
-    io.writev = write_answer;
-    if (int error = fuse_session_custom_io(session, &io, device_); error != 0)
-        return make_error(Errc::kUnsupported, fmt::format("fuse_session_custom_io: {}", std::strerror(-error)));
-    return {};
+}
+
+void Passthrough::go_on(bool usable) {
+    if (usable)
+        usable_ = true;
+    else
+        refuse("the kernel or the user's rights do not allow it");
 }
 
 void Passthrough::refuse(std::string reason) {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // FUSE passthrough with a libfuse that does not know it (3.14; its own API came with 3.17): the kernel reads and writes
-// a file below without us. libfuse lets us read requests and write answers ourselves (fuse_session_custom_io), so the
-// few fields that it does not fill are put into the answers on their way: INIT's flag and stack depth, OPEN's and
-// CREATE's flag and backing id. Works with every later libfuse, too. Layouts: <linux/fuse.h> of Linux 6.9.
+// a file below without us. Requests and answers go through our hands (channel.hpp), so the few fields that it does not
+// fill are put into the answers on their way: INIT's flag and stack depth, OPEN's and CREATE's flag and backing id.
+// Works with every later libfuse, too. Layouts: <linux/fuse.h> of Linux 6.9.
 #pragma once
+
+#include <sys/uio.h>
 
 #include <atomic>
 #include <cstdint>
@@ -18,7 +20,12 @@ namespace coral::fuse {
 class Passthrough final : public vfs::BackingFiles {
   public:
     // Between fuse_session_mount and the loop. `wanted` false: requests pass through unchanged.
-    Status attach(fuse_session* session, bool wanted);
+    void attach(fuse_session* session, bool wanted);
+    // Instead of probe(), in a process that follows another one: as it was.
+    void go_on(bool usable);
+    // Each request as it was read, in the thread that handles it, and each answer before it is written.
+    static void note_request(const char* bytes, std::size_t size);
+    static void amend_answer(iovec* iov, int count);
     // After INIT: tries with a file of the repository. Afterwards usable() and why_not() are settled.
     void probe(int descriptor);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "session.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <pthread.h>
 #include <signal.h>
@@ -43,14 +44,14 @@ void knock(int) {}
 
 }  // namespace
 
-Result<std::unique_ptr<Session>> Session::create(Mount& mount, const MountOptions& options,
+Result<std::unique_ptr<Session>> Session::create(Mount* mount, const MountOptions& options,
                                                  const std::string& repository) {
     fuse_set_log_func(on_libfuse_message);
     fuse_args args = FUSE_ARGS_INIT(0, nullptr);
     std::string words = fuse_arguments(options, repository);
     bool ok = fuse_opt_add_arg(&args, "coralfs") == 0 && fuse_opt_add_arg(&args, "-o") == 0 &&
               fuse_opt_add_arg(&args, words.c_str()) == 0 && (!options.debug || fuse_opt_add_arg(&args, "-d") == 0);
-    fuse_session* session = ok ? fuse_session_new(&args, &operations(), sizeof(fuse_lowlevel_ops), &mount) : nullptr;
+    fuse_session* session = ok ? fuse_session_new(&args, &operations(), sizeof(fuse_lowlevel_ops), mount) : nullptr;
     fuse_opt_free_args(&args);
     if (!session) return make_error(Errc::kInvalid, fmt::format("cannot make a FUSE session: {}", why()));
     return std::unique_ptr<Session>(new Session(session));
@@ -66,6 +67,21 @@ Status Session::attach(const std::string& mount_point) {
         return make_error(Errc::kIo, fmt::format("cannot mount at {}: {}", mount_point, why()));
     attached_ = true;
     return {};
+}
+
+// libfuse's own way of taking a descriptor over.
+Status Session::adopt(int descriptor) {
+    if (fuse_session_mount(session_, fmt::format("/dev/fd/{}", descriptor).c_str()) != 0)
+        return make_error(Errc::kIo, fmt::format("cannot take the mount over: {}", why()));
+    return {};
+}
+
+// The number stays taken: libfuse closes it once more at its end.
+void Session::drop_connection() {
+    int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0) return;
+    ::dup3(null, descriptor(), O_CLOEXEC);
+    ::close(null);
 }
 
 int Session::loop(unsigned max_threads) {

@@ -13,13 +13,19 @@ namespace coral::fuse {
 // A fuse_session and its mount. Made, mounted and looped by the main thread; `wake` from any.
 class Session {
   public:
-    static Result<std::unique_ptr<Session>> create(Mount& mount, const MountOptions& options,
+    // `mount` null: only to mount, no request is ever answered.
+    static Result<std::unique_ptr<Session>> create(Mount* mount, const MountOptions& options,
                                                    const std::string& repository);
     ~Session();
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 
     Status attach(const std::string& mount_point);
+    // A connection that somebody else has mounted, and unmounts.
+    Status adopt(int descriptor);
+    int descriptor() const { return fuse_session_fd(session_); }
+    // Without unmounting: when nobody else has it either, clients get ENOTCONN.
+    void drop_connection();
     // Serves requests until the mount is gone or leave() was called.
     int loop(unsigned max_threads);
     // Makes loop() return. Repeats its knocking until it does: libfuse may look away at the wrong moment.

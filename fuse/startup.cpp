@@ -85,6 +85,7 @@ sigset_t termination_signals() {
     ::sigemptyset(&set);
     ::sigaddset(&set, SIGTERM);
     ::sigaddset(&set, SIGINT);
+    ::sigaddset(&set, SIGHUP);
     return set;
 }
 
@@ -92,6 +93,10 @@ sigset_t termination_signals() {
 
 void called_by_coral() {
     program_name = "coral";
+}
+
+bool is_called_by_coral() {
+    return std::string_view(program_name) == "coral";
 }
 
 void print_error(const std::string& message) {
@@ -113,11 +118,23 @@ void Starter::report_failure(const std::string& message) {
 
 void Starter::report_ready() {
     if (fd_ < 0) return;
-    // A caller that reads our output until its end must not wait for the daemon's.
     redirect(1, O_WRONLY);
     redirect(2, O_WRONLY);
     (void)!::write(fd_, &kReady, 1);
+    leave_to_another();
+}
+
+// A caller that reads our output until its end must not wait for the daemon's.
+void Starter::leave_to_another() {
+    redirect(1, O_WRONLY);
+    redirect(2, O_WRONLY);
     ::close(std::exchange(fd_, -1));
+}
+
+std::string log_path_of(const std::string& repository) {
+    std::string run = path_join(repository, "run");
+    if (!real_os().exists(run)) (void)real_os().make_dir(run);
+    return path_join(run, "coralfs.log");
 }
 
 Result<Starter> go_to_background(const std::string& mount_point) {
@@ -158,7 +175,6 @@ void block_signals() {
     sigset_t set = termination_signals();
     ::sigaddset(&set, SIGUSR1);  // Session::leave
     ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
-    ::signal(SIGHUP, SIG_IGN);
     ::signal(SIGPIPE, SIG_IGN);
 }
 

@@ -12,16 +12,20 @@ namespace coral::fuse {
 // the user has called.
 void print_error(const std::string& message);
 void called_by_coral();
+bool is_called_by_coral();
 
 // The child's end of the pipe to the waiting parent. In the foreground there is no parent, and nothing is sent.
 class Starter {
   public:
     Starter() = default;
     explicit Starter(int fd) : fd_(fd) {}
+    int descriptor() const { return fd_; }
     bool in_background() const { return fd_ >= 0; }
     void report_failure(const std::string& message);
     // The mount answers requests: lets go of the terminal.
     void report_ready();
+    // A child of ours has it now, and will report: lets go of the terminal, too.
+    void leave_to_another();
 
   private:
     int fd_ = -1;
@@ -31,9 +35,12 @@ class Starter {
 // In the parent: waits until the mount at `mount_point` answers, prints why it does not, and never returns.
 Result<Starter> go_to_background(const std::string& mount_point);
 
+// The log in the repository; makes its folder.
+std::string log_path_of(const std::string& repository);
+
 // Open files: as many as we may have. Memory: few arenas, given back early.
 void set_process_limits();
-// SIGTERM and SIGINT are waited for by one thread, in all others blocked; SIGHUP and SIGPIPE are ignored.
+// SIGTERM, SIGINT and SIGHUP are waited for by one thread, in all others blocked; SIGPIPE is ignored.
 void block_signals();
 int wait_for_termination_signal();
 

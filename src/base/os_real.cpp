@@ -2,6 +2,7 @@
 // The kernel's files: the only implementation that users run.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -218,6 +219,22 @@ class RealOs final : public Os {
 Os& real_os() {
     static RealOs os;
     return os;
+}
+
+std::unique_ptr<File> adopt_file(int descriptor, std::string path) {
+    return std::make_unique<RealFile>(descriptor, std::move(path));
+}
+
+Result<std::unique_ptr<File>> make_memory_file(const std::string& name) {
+    int fd = ::memfd_create(name.c_str(), MFD_CLOEXEC);
+    if (fd < 0) return errno_error(errno, "memfd_create");
+    return adopt_file(fd, "memory file " + name);
+}
+
+Result<std::byte*> map_shared(File& file, std::size_t size) {
+    void* at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.native_handle(), 0);
+    if (at == MAP_FAILED) return errno_error(errno, "mmap");
+    return static_cast<std::byte*>(at);
 }
 
 }  // namespace coral

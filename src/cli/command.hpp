@@ -56,6 +56,7 @@ const Command& log_command();
 const Command& ls_command();
 const Command& mount_command();
 const Command& mount_info_command();
+const Command& upgrade_mount_command();
 const Command& reindex_command();
 const Command& restore_command();
 const Command& rev_parse_command();

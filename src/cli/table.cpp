@@ -32,12 +32,12 @@ void append_indented(std::string& out, std::string_view text) {
 
 const std::vector<const Command*>& all_commands() {
     static const std::vector<const Command*> commands = {
-        &init_command(),    &mount_command(),    &mount_info_command(), &umount_command(),  &warm_command(),
-        &add_command(),     &status_command(),   &commit_command(),     &restore_command(), &log_command(),
-        &show_command(),    &ls_command(),       &cat_command(),        &export_command(),  &rev_parse_command(),
-        &branch_command(),  &checkout_command(), &tag_command(),        &stats_command(),   &fsck_command(),
-        &gc_command(),      &repack_command(),   &reindex_command(),    &config_command(),  &help_command(),
-        &version_command(),
+        &init_command(),          &mount_command(),   &mount_info_command(), &umount_command(),  &warm_command(),
+        &upgrade_mount_command(), &add_command(),     &status_command(),     &commit_command(),  &restore_command(),
+        &log_command(),           &show_command(),    &ls_command(),         &cat_command(),     &export_command(),
+        &rev_parse_command(),     &branch_command(),  &checkout_command(),   &tag_command(),     &stats_command(),
+        &fsck_command(),          &gc_command(),      &repack_command(),     &reindex_command(), &config_command(),
+        &help_command(),          &version_command(),
     };
     return commands;
 }

@@ -5,6 +5,7 @@
 
 #include "control/commands.hpp"
 #include "control/socket.hpp"
+#include "coral/base/os.hpp"
 
 namespace coral::control {
 
@@ -13,6 +14,8 @@ namespace {
 // The daemon speaks every two seconds while a command runs; a busy machine may delay it.
 constexpr int kSilenceMs = 30'000;
 constexpr std::size_t kBatchBytes = 1u << 20;
+// How often a command is sent to one more daemon that follows one that died. Connecting waits for the next by itself.
+constexpr int kMostDeaths = 100;
 
 class SocketClient final : public Client {
   public:
@@ -29,8 +32,9 @@ class SocketClient final : public Client {
     }
 
     Result<repo::CommitResult> commit(const std::string& branch, const repo::CommitOptions& options) override {
-        CORAL_TRY(Json result,
-                  call({{"command", "commit"}, {"branch", escape(branch)}, {"options", to_json(options)}}));
+        repo::CommitOptions timed = options;  // known again by its time, should its answer get lost
+        if (!timed.time_ns) timed.time_ns = now_ns();
+        CORAL_TRY(Json result, call({{"command", "commit"}, {"branch", escape(branch)}, {"options", to_json(timed)}}));
         return decode([&] { return commit_result_from(result); });
     }
 
@@ -84,13 +88,16 @@ class SocketClient final : public Client {
         CORAL_TRY(Json result, call({{"command", "warm"}, {"path", escape(path)}}));
         return decode([&] { return result.at("plain").get<bool>(); });
     }
+    Status replace() override { return done(call({{"command", "replace"}})); }
     Status packs_changed() override { return done(call({{"command", "packs_changed"}})); }
 
     Status stop() override {
         CORAL_TRY(UniqueFd fd, connect_to(path_, timeout_ms_));
         LineChannel channel(std::move(fd));
         (void)channel.write_line(Json{{"command", kStopCommand}}.dump());  // see call()
-        CORAL_CHECK(done(receive(channel, nullptr, kSilenceMs)));
+        std::vector<Json> parts;
+        bool lost = false;
+        CORAL_CHECK(done(receive(channel, parts, kSilenceMs, lost)));
         while (true) {  // signs of life, then the end
             auto line = channel.read_line(kSilenceMs);
             if (line) continue;
@@ -104,7 +111,23 @@ class SocketClient final : public Client {
   private:
     using OnPart = std::function<void(const Json&)>;
 
-    Result<Json> call(const Json& request, const OnPart& on_part = nullptr, int silence_ms = kSilenceMs) {
+    Result<Json> call(Json request, const OnPart& on_part = nullptr, int silence_ms = kSilenceMs) {
+        for (int deaths = 0;; ++deaths) {
+            bool lost = false;
+            std::vector<Json> parts;
+            auto answer = call_once(request, parts, silence_ms, lost);
+            if (answer && on_part) {
+                for (const Json& part : parts) on_part(part);
+            }
+            if (answer || !lost || deaths == kMostDeaths) return answer;
+            if (request.contains("options")) request["options"]["again"] = true;
+            // Nobody listens any more: there was no one to follow.
+            if (!connect_to(path_, timeout_ms_)) return answer;
+        }
+    }
+
+    // `lost`: the daemon was there and is gone; it may have done what we asked.
+    Result<Json> call_once(const Json& request, std::vector<Json>& parts, int silence_ms, bool& lost) {
         std::string line = request.dump();
         if (line.size() > kMaxLine)
             return make_error(Errc::kTooLarge, "too many paths for one command; name a folder instead");
@@ -112,17 +135,20 @@ class SocketClient final : public Client {
         LineChannel channel(std::move(fd));
         // A server that refuses us answers and closes before it has read: its answer says more than our broken pipe.
         Status sent = channel.write_line(line);
-        auto answer = receive(channel, on_part, silence_ms);
+        auto answer = receive(channel, parts, silence_ms, lost);
         if (!sent && !answer && answer.error().code == Errc::kNoData) return std::move(sent).error();
         return answer;
     }
 
-    Result<Json> receive(LineChannel& channel, const OnPart& on_part, int silence_ms) {
+    Result<Json> receive(LineChannel& channel, std::vector<Json>& parts, int silence_ms, bool& lost) {
         while (true) {
             auto line = channel.read_line(silence_ms);
-            if (!line) return std::move(line).error().with(fmt::format("daemon at {}", path_));
+            if (!line) {
+                lost = line.error().code != Errc::kBusy;  // that is silence
+                return std::move(line).error().with(fmt::format("daemon at {}", path_));
+            }
             CORAL_TRY(Json answer, parse_line(*line));
-            CORAL_TRY(bool last, decode([&] { return is_last(answer, on_part); }));
+            CORAL_TRY(bool last, decode([&] { return is_last(answer, parts); }));
             if (!last) continue;
             CORAL_TRY(bool good, decode([&] { return answer.at("ok").get<bool>(); }));
             if (good) return answer.value("result", Json::object());
@@ -135,14 +161,14 @@ class SocketClient final : public Client {
         }
     }
 
-    bool is_last(const Json& answer, const OnPart& on_part) {
+    bool is_last(const Json& answer, std::vector<Json>& parts) {
         if (auto it = answer.find("progress"); it != answer.end()) {
             auto total = it->at("total").get<std::uint64_t>();
             if (progress_ && total) progress_(it->at("done").get<std::uint64_t>(), total);
             return false;
         }
         if (auto it = answer.find("part"); it != answer.end()) {
-            if (on_part) on_part(*it);
+            parts.push_back(*it);
             return false;
         }
         return true;

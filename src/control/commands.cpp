@@ -21,6 +21,17 @@ Result<std::shared_ptr<repo::Worktree>> find_worktree(Service& service, const Js
     return worktree;
 }
 
+class Change {
+  public:
+    explicit Change(Service& service) : service_(service) { service_.begin_change(); }
+    ~Change() { service_.end_change(); }
+    Change(const Change&) = delete;
+    Change& operator=(const Change&) = delete;
+
+  private:
+    Service& service_;
+};
+
 Result<Answer> do_info(Service& service, const Json&, Activity&) {
     CORAL_TRY(DaemonInfo info, service.info());
     return Answer{{}, to_json(info)};
@@ -69,6 +80,7 @@ Result<Answer> do_restore(Service& service, const Json& request, Activity& activ
     CORAL_TRY(auto paths, decode([&] { return texts_of(request, "paths"); }));
     CORAL_TRY(TreeId source, decode([&] { return id_from<TreeId>(request.at("source")); }));
     CORAL_TRY(auto worktree, find_worktree(service, request, activity));
+    Change change(service);
     auto changed = worktree->restore(source, paths);
     service.settle();  // after a failure too: a part may be done
     CORAL_TRY(std::uint64_t count, std::move(changed));
@@ -82,6 +94,7 @@ Result<Answer> do_place(Service& service, const Json& request, Activity& activit
                   return out;
               }));
     CORAL_TRY(auto worktree, find_worktree(service, request, activity));
+    Change change(service);
     auto placed = place_all(*worktree, requests);
     service.settle();
     CORAL_TRY(std::uint64_t count, std::move(placed));
@@ -119,6 +132,11 @@ Result<Answer> do_warm(Service& service, const Json& request, Activity&) {
     return Answer{{}, {{"plain", plain}}};
 }
 
+Result<Answer> do_replace(Service& service, const Json&, Activity&) {
+    CORAL_CHECK(service.replace());
+    return Answer{};
+}
+
 Result<Answer> do_stop(Service& service, const Json&, Activity&) {
     CORAL_CHECK(service.stop());
     return Answer{};
@@ -137,6 +155,7 @@ const std::map<std::string, Handler, std::less<>>& table() {
         {"release_branch", do_release_branch},
         {"packs_changed", do_packs_changed},
         {"warm", do_warm},
+        {"replace", do_replace},
         {kStopCommand, do_stop},
     };
     return commands;

@@ -47,6 +47,7 @@ class SocketServer final : public Server {
     }
 
     const std::string& socket_path() const override { return path_; }
+    int descriptor() const override { return listener_.get(); }
 
     void drain() override {
         std::unique_lock lock(mutex_);
@@ -55,6 +56,14 @@ class SocketServer final : public Server {
         // A daemon that left before its answer did would seem to have failed. Not for ever: a client may be stopped.
         if (!idle_.wait_for(lock, kLastAnswers, [this] { return answering_ == 0; }))
             log_warn("control: {} clients do not take their answers", answering_);
+    }
+
+    void leave_to_another() override {
+        (void)::eventfd_write(wake_.get(), 1);
+        acceptor_.join();
+        std::unique_lock lock(mutex_);
+        idle_.wait(lock, [this] { return running_ == 0; });
+        (void)idle_.wait_for(lock, kLastAnswers, [this] { return answering_ == 0; });
     }
 
   private:
@@ -208,11 +217,17 @@ class SocketServer final : public Server {
 
 }  // namespace
 
-Result<std::unique_ptr<Server>> Server::start(Service& service) {
-    return start_server_of(::geteuid(), service);
+Result<std::unique_ptr<Server>> Server::start(Service& service, const Listener& inherited) {
+    return start_server_of(::geteuid(), service, inherited);
 }
 
-Result<std::unique_ptr<Server>> start_server_of(uid_t owner, Service& service) {
+Result<std::unique_ptr<Server>> start_server_of(uid_t owner, Service& service, const Listener& inherited) {
+    if (inherited.descriptor >= 0) {
+        UniqueFd listener(inherited.descriptor), wake(::eventfd(0, EFD_CLOEXEC));
+        if (!wake) return errno_error(errno, "eventfd");
+        return std::unique_ptr<Server>(
+            new SocketServer(owner, service, inherited.path, std::move(listener), std::move(wake)));
+    }
     std::string dir = runtime_dir();
     CORAL_CHECK(make_runtime_dir(dir));
     remove_dead_sockets(dir);

@@ -15,6 +15,6 @@ constexpr bool may_connect(uid_t peer, uid_t owner) {
 }
 
 // Server::start, for the daemon of `owner`: tests play somebody else's without root's rights.
-Result<std::unique_ptr<Server>> start_server_of(uid_t owner, Service& service);
+Result<std::unique_ptr<Server>> start_server_of(uid_t owner, Service& service, const Listener& inherited = {});
 
 }  // namespace coral::control

@@ -117,6 +117,8 @@ Json to_json(const repo::CommitOptions& options) {
                  {"wait", options.wait},
                  {"allow_open", options.allow_open}};
     if (options.author) json["author"] = person_json(*options.author);
+    if (options.time_ns) json["time_ns"] = *options.time_ns;
+    if (options.again) json["again"] = true;
     Json meta = Json::array();
     for (const auto& [key, value] : options.meta) meta.push_back({escape(key), escape(value)});
     json["meta"] = std::move(meta);
@@ -130,6 +132,8 @@ repo::CommitOptions commit_options_from(const Json& json) {
     options.wait = json.at("wait").get<bool>();
     options.allow_open = json.at("allow_open").get<bool>();
     if (auto it = json.find("author"); it != json.end()) options.author = person_from(*it);
+    if (auto it = json.find("time_ns"); it != json.end()) options.time_ns = it->get<std::int64_t>();
+    options.again = json.value("again", false);
     for (const Json& pair : array_of(json, "meta")) {
         options.meta.emplace_back(unescape(pair.at(0).get_ref<const std::string&>()),
                                   unescape(pair.at(1).get_ref<const std::string&>()));
@@ -206,6 +210,9 @@ PlaceRequest place_request_from(const Json& json) {
 
 Json to_json(const DaemonInfo& info) {
     return {{"pid", info.pid},
+            {"worker_pid", info.worker_pid},
+            {"workers", info.workers},
+            {"supervised", info.supervised},
             {"mount_point", escape(info.mount_point)},
             {"repository", escape(info.repository)},
             {"version", escape(info.version)},
@@ -228,6 +235,9 @@ DaemonInfo daemon_info_from(const Json& json) {
     info.version = text_of(json, "version");
     info.pending_ingest = json.at("pending_ingest").get<std::uint64_t>();
     info.resident_bytes = json.at("resident_bytes").get<std::uint64_t>();
+    info.worker_pid = json.value("worker_pid", info.pid);
+    info.workers = json.value("workers", 1u);
+    info.supervised = json.value("supervised", false);
     // A daemon of an older version does not know these.
     if (!json.contains("passthrough")) return info;
     info.passthrough = text_of(json, "passthrough");

@@ -39,11 +39,13 @@ std::string Worktree::owner_path(const Repository& repo, const Uuid& worktree) {
     return fmt::format("{}/run/{}.owner", repo.dir(), worktree.text());
 }
 
-Result<std::shared_ptr<Worktree>> Worktree::open(Repository& repo, const std::string& branch, ThreadPool& pool) {
+Result<std::shared_ptr<Worktree>> Worktree::open(Repository& repo, const std::string& branch, ThreadPool& pool,
+                                                 LockKeeper* locks) {
     if (repo.read_only())
         return make_error(Errc::kReadOnly, fmt::format("{}: the repository is read-only", repo.dir()));
     std::shared_ptr<Worktree> tree(new Worktree(repo));
     tree->impl_ = std::make_unique<Impl>(*tree, pool);
+    tree->impl_->locks = locks;
     CORAL_CHECK(tree->impl_->load(branch));
     return tree;
 }
@@ -52,11 +54,7 @@ Status Worktree::Impl::load(const std::string& branch) {
     CORAL_TRY(Branch found, repo.branch(branch));
     tree.branch_ = branch;
     tree.uuid_ = found.worktree;
-    CORAL_TRY(lock_file, lock_worktree(repo, tree.uuid_));
-    if (!lock_file) {
-        return make_error(Errc::kBusy,
-                          fmt::format("branch {}: another process owns it (a mount of {}?)", branch, repo.dir()));
-    }
+    CORAL_CHECK(take_lock());
     CORAL_CHECK(load_row());
     staging_dir = fmt::format("{}/staging/{}", repo.dir(), tree.uuid_.text());
     if (!repo.os().exists(staging_dir)) {
@@ -66,6 +64,19 @@ Status Worktree::Impl::load(const std::string& branch) {
     CORAL_CHECK(heal());
     ingest_thread = std::thread([this] { ingest_loop(); });
     reap_thread = std::thread([this] { reap_loop(); });
+    return {};
+}
+
+Status Worktree::Impl::take_lock() {
+    if (locks) lock_file = locks->inherited(tree.uuid_);
+    inherited = lock_file != nullptr;
+    if (inherited) return {};
+    CORAL_TRY(lock_file, lock_worktree(repo, tree.uuid_));
+    if (!lock_file) {
+        return make_error(Errc::kBusy,
+                          fmt::format("branch {}: another process owns it (a mount of {}?)", tree.branch_, repo.dir()));
+    }
+    if (locks) locks->keep(tree.uuid_, *lock_file);
     return {};
 }
 
@@ -109,6 +120,10 @@ Worktree::~Worktree() {
     if (impl_->ingest_thread.joinable()) impl_->ingest_thread.join();
     if (impl_->reap_thread.joinable()) impl_->reap_thread.join();
     impl_->let_hot_go();
+    if (!impl_->locks || !impl_->lock_file) return;
+    // Closing our descriptor is not enough: the keeper has the same lock.
+    if (auto done = impl_->lock_file->unlock(); !done) log_warn("{}", done.error().message);
+    impl_->locks->drop(uuid_);
 }
 
 void Worktree::observe(ChangeObserver observer) {
@@ -138,6 +153,18 @@ std::optional<CommitId> Worktree::base_commit() const {
 // ---- healing
 
 Status Worktree::Impl::heal() {
+    if (!inherited) CORAL_CHECK(purge_removed());
+    std::vector<Ino> ready;
+    CORAL_CHECK(heal_rows(ready));
+    CORAL_CHECK(drop_stray_staging());
+    for (Ino ino : ready) {
+        CORAL_TRY(InodePtr inode, load_inode(ino));
+        enqueue(inode);
+    }
+    return inherited ? Status() : tree.resumed();
+}
+
+Status Worktree::Impl::heal_rows(std::vector<Ino>& ready) {
     std::vector<Row> rows;
     CORAL_CHECK(state.read([&](Database& db) -> Status {
         Statement st = db.prepare(
@@ -149,16 +176,12 @@ Status Worktree::Impl::heal() {
             rows.push_back(read_row(st));
         }
     }));
-    std::vector<Ino> ready, lent;
-    for (const Row& row : rows) CORAL_CHECK(heal_row(row, ready, lent));
-    CORAL_CHECK(drop_stray_staging());
-    for (Ino ino : ready) {
-        CORAL_TRY(InodePtr inode, load_inode(ino));
-        enqueue(inode);
-    }
-    for (Ino ino : lent) {
-        CORAL_TRY(InodePtr inode, load_inode(ino));
-        CORAL_CHECK(complete_file(inode));
+    for (const Row& row : rows) {
+        bool resumes = false;
+        if (inherited) {
+            CORAL_TRY(resumes, resume_row(row, ready));
+        }
+        if (!resumes) CORAL_CHECK(heal_row(row, ready, lent_before));
     }
     return {};
 }
@@ -354,6 +377,11 @@ Result<InodePtr> Worktree::Impl::inode_of(const Row& row, std::uint64_t changes_
             }
             CORAL_TRY(inode->staged, std::move(staged));
         }
+    }
+    if (row.parent == 0 && tree.root_) {
+        inode->unlinked = inode->kept = true;
+        pin_contents(inode);
+        if (inode->staged) leave_orphan(inode->staged);
     }
     std::lock_guard lock(table_mutex);
     std::weak_ptr<Inode>& slot = table[row.ino];

@@ -139,4 +139,15 @@ Status Worktree::Impl::store_xattrs(const InodePtr& inode, const Xattrs& xattrs)
     return {};
 }
 
+std::optional<FileId> Worktree::content_id(const InodePtr& inode) const {
+    std::lock_guard lock(inode->mutex);
+    if (inode->staged && !inode->ingested) return std::nullopt;
+    return inode->content;
+}
+
+std::optional<FileId> Worktree::stored_content(const InodePtr& inode) const {
+    std::lock_guard lock(inode->mutex);
+    return inode->staged ? std::nullopt : inode->content;
+}
+
 }  // namespace coral::repo

@@ -280,6 +280,7 @@ Result<CommitId> Worktree::Impl::put_commit(const CommitOptions& options, const 
     commit.tree = tree_id;
     if (parent) commit.parents.push_back(*parent);
     CORAL_TRY(commit.committer, repo.identity());
+    if (options.time_ns) commit.committer.time_ns = *options.time_ns;
     commit.author = options.author.value_or(commit.committer);
     commit.meta = options.meta;
     std::sort(commit.meta.begin(), commit.meta.end());
@@ -319,7 +320,39 @@ void Worktree::Impl::reap_soon() {
     queue_wake.notify_all();
 }
 
+Status Worktree::Impl::count_changes(const std::optional<TreeId>& before, const TreeId& after, CommitResult& result) {
+    return diff_trees(repo, before.value_or(TreeId{}), after, [&](const Change& change) -> Status {
+        ++result.changed;
+        if (change.kind == ChangeKind::kAdded) ++result.added;
+        if (change.kind == ChangeKind::kDeleted) ++result.deleted;
+        return {};
+    });
+}
+
+// The commit that this very request has made before, if it has.
+Result<std::optional<CommitResult>> Worktree::Impl::made_before(const CommitOptions& options) {
+    std::optional<CommitId> last = tree.base_commit();
+    if (!last || !options.time_ns) return std::optional<CommitResult>();
+    CORAL_TRY(auto commit, repo.commit(*last));
+    if (commit->committer.time_ns != *options.time_ns || commit->message != options.message)
+        return std::optional<CommitResult>();
+    CommitResult result;
+    result.id = *last;
+    result.branch = tree.branch_;
+    std::optional<TreeId> before;
+    if (!commit->parents.empty()) {
+        CORAL_TRY(auto parent, repo.commit(commit->parents.front()));
+        before = parent->tree;
+    }
+    CORAL_CHECK(count_changes(before, commit->tree, result));
+    return std::optional<CommitResult>(result);
+}
+
 Result<CommitResult> Worktree::commit(const CommitOptions& options) {
+    if (options.again) {
+        CORAL_TRY(auto before, impl_->made_before(options));
+        if (before) return *before;
+    }
     impl_->retry_failed();
     CORAL_CHECK(impl_->wait_complete(options));  // without a session: ingest needs one
     CORAL_TRY(store::Session session, repo_.store().session());
@@ -329,12 +362,7 @@ Result<CommitResult> Worktree::commit(const CommitOptions& options) {
     CORAL_TRY(TreeId tree, impl_->tree_of_commit(options, *snapshot, base_tree));
     CommitResult result;
     result.branch = branch_;
-    CORAL_CHECK(diff_trees(repo_, base_tree.value_or(TreeId{}), tree, [&](const Change& change) -> Status {
-        ++result.changed;
-        if (change.kind == ChangeKind::kAdded) ++result.added;
-        if (change.kind == ChangeKind::kDeleted) ++result.deleted;
-        return {};
-    }));
+    CORAL_CHECK(impl_->count_changes(base_tree, tree, result));
     if (base_tree ? *base_tree == tree : result.changed == 0) {
         return make_error(Errc::kConflict, fmt::format("nothing to commit on {}", branch_));
     }

@@ -27,11 +27,17 @@ constexpr std::uint64_t kMaxFile = std::uint64_t{1} << 62;
 Status Worktree::open_file(const InodePtr& inode, bool writable, bool truncate) {
     if (inode->type == EntryType::kDirectory) return make_error(Errc::kIsDirectory, "is a directory");
     if (inode->type != EntryType::kFile) return make_error(Errc::kInvalid, "not a regular file");
+    {
+        std::lock_guard lock(inode->mutex);
+        ++inode->handles;
+    }
     if (writable) impl_->count_writer(inode, 1);
     if (!truncate) return {};
     std::lock_guard ops(impl_->ops_mutex);
     Status done = impl_->truncate_locked(inode, 0);
-    if (!done && writable) impl_->count_writer(inode, -1);
+    if (done) return done;
+    if (writable) impl_->count_writer(inode, -1);
+    impl_->close_handle(inode);
     return done;
 }
 
@@ -104,14 +110,15 @@ Result<std::shared_ptr<StagedFile>> Worktree::Impl::new_staged(const InodePtr& i
 // ops_mutex held. `empty`: the bytes so far do not matter.
 Status Worktree::Impl::begin_write_locked(const InodePtr& inode, bool empty) {
     std::shared_ptr<StagedFile> staged;
-    bool unlinked, marked, promised;
+    bool unlinked, has_row, marked, promised;
     Ino parent;
     std::optional<FileId> content;
     {
         std::lock_guard lock(inode->mutex);
         staged = inode->staged;
         unlinked = inode->unlinked;
-        parent = inode->parent;
+        has_row = !unlinked || inode->kept;
+        parent = unlinked ? 0 : inode->parent;
         content = inode->content;
         marked = staged && !inode->complete && !inode->ingested;
         promised = staged && inode->synced;
@@ -122,7 +129,7 @@ Status Worktree::Impl::begin_write_locked(const InodePtr& inode, bool empty) {
         CORAL_TRY(staged, new_staged(inode, empty));
     }
     bool overlaid = fresh && content && staged->size() > 0;
-    if (!unlinked) {
+    if (has_row) {
         auto rows = [&](Database& db) -> Status {
             if (fresh) {
                 Statement st = db.prepare("UPDATE inode SET staging=?, boot=?, overlay=?, overlay_limit=? WHERE ino=?");
@@ -149,9 +156,8 @@ Status Worktree::Impl::begin_write_locked(const InodePtr& inode, bool empty) {
         if (!stored && fresh) (void)repo.os().remove(staged->path());
         CORAL_CHECK(stored);
         ++changes;
-    } else if (fresh) {
-        leave_orphan(staged);  // nobody can find it again once its last handle is closed
     }
+    if (unlinked && fresh) leave_orphan(staged);  // nobody can find it again once its last handle is closed
     std::lock_guard lock(inode->mutex);
     if (!inode->staged) inode->staged = staged;
     inode->complete = inode->ingested = inode->synced = false;
@@ -233,14 +239,14 @@ Status Worktree::Impl::truncate_locked(const InodePtr& inode, std::uint64_t size
     }
     CORAL_CHECK(begin_write_locked(inode, size == 0));
     std::shared_ptr<StagedFile> staged;
-    bool unlinked;
+    bool has_row;
     {
         std::lock_guard lock(inode->mutex);
         staged = inode->staged;
-        unlinked = inode->unlinked;
+        has_row = !inode->unlinked || inode->kept;
         ++inode->generation;
     }
-    if (!unlinked) {
+    if (has_row) {
         // Before the bytes go: after a crash the base must not shine through where the file was cut and grew again.
         CORAL_CHECK(state.write([&](Database& db) {
             return db.prepare("UPDATE inode SET overlay_limit=min(overlay_limit,?), size=? WHERE ino=?")
@@ -340,13 +346,17 @@ Status Worktree::flush(const InodePtr& inode, bool writable) {
 }
 
 void Worktree::close_file(const InodePtr& inode, bool writable) {
-    if (!writable) return;
+    if (!writable) return impl_->close_handle(inode);
     impl_->count_writer(inode, -1);
+    bool completes;
     {
         std::lock_guard lock(inode->mutex);
-        if (inode->writers > 0 || !inode->staged || inode->complete) return;
+        completes = inode->writers == 0 && inode->staged && !inode->complete;
     }
-    if (auto done = impl_->complete_file(inode); !done) log_error("close: {}", done.error().message);
+    if (completes) {
+        if (auto done = impl_->complete_file(inode); !done) log_error("close: {}", done.error().message);
+    }
+    impl_->close_handle(inode);
 }
 
 // ---- durability
@@ -406,12 +416,6 @@ Status Worktree::sync_names() {
     return impl_->state.write_durably([](Database&) { return Status(); });
 }
 
-std::optional<FileId> Worktree::content_id(const InodePtr& inode) const {
-    std::lock_guard lock(inode->mutex);
-    if (inode->staged && !inode->ingested) return std::nullopt;
-    return inode->content;
-}
-
 Status Worktree::clone_content(const InodePtr& from, const InodePtr& to) {
     std::optional<FileId> content;
     std::uint64_t size;
@@ -433,11 +437,6 @@ Status Worktree::place_content(const InodePtr& to, const FileId& content, std::u
     if (!stored) return make_error(Errc::kUnsupported, "the source's content is not in the store any more");
     std::lock_guard ops(impl_->ops_mutex);
     return impl_->place_content_locked(to, content, size);
-}
-
-std::optional<FileId> Worktree::stored_content(const InodePtr& inode) const {
-    std::lock_guard lock(inode->mutex);
-    return inode->staged ? std::nullopt : inode->content;
 }
 
 Status Worktree::Impl::place_content_locked(const InodePtr& to, const FileId& content, std::uint64_t size) {

@@ -119,7 +119,9 @@ class Inode {
     bool complete = true;
     bool synced = false;
     std::uint64_t generation = 0;  // grows before and after every change of the bytes
-    std::uint32_t writers = 0;
+    std::uint32_t writers = 0, handles = 0;
+    // The row stays until the last handle is closed, though the name is gone: for the process after this one.
+    bool kept = false;
     bool queued = false;
     Loan loan;
     std::vector<std::shared_ptr<void>> pins;  // of one without a name: what it shows stays in the store
@@ -133,6 +135,9 @@ struct Worktree::Impl {
     State& state;
     Ingestor ingestor;
     std::unique_ptr<File> lock_file;
+    LockKeeper* locks = nullptr;
+    bool inherited = false;
+    std::vector<Ino> lent_before;  // rows that are complete as soon as nobody writes them, until resumed()
     std::int64_t row_id = 0;
     std::string staging_dir, boot;
     std::shared_ptr<StagingFiles> staging_files;
@@ -181,7 +186,12 @@ struct Worktree::Impl {
     // ---- worktree.cpp
     Status load(const std::string& branch);
     Status load_row();
+    Status take_lock();
     Status heal();
+    Status heal_rows(std::vector<Ino>& ready);
+    // True: its bytes are as the process before us left them, and it goes on from there.
+    Result<bool> resume_row(const Row& row, std::vector<Ino>& ready);
+    Status purge_removed();
     // `ready`: to be ingested. `lent`: complete as soon as nobody writes them.
     Status heal_row(const Row& row, std::vector<Ino>& ready, std::vector<Ino>& lent);
     Status drop_stray_staging();
@@ -199,6 +209,9 @@ struct Worktree::Impl {
     void touch_memory(const InodePtr& dir, std::int64_t now);
     void pin_contents(const InodePtr& inode);
     void forget_removed(const InodePtr& inode);
+    bool keeps_row(Ino ino);
+    void drop_kept_row(const InodePtr& inode);
+    void close_handle(const InodePtr& inode);
     Result<InodePtr> insert_child(const InodePtr& dir, Row row);
     Result<InodePtr> insert_row_in(const InodePtr& dir, Row row, const Row* replaced);
     Status empty_directory(const Row& row, Events& events, std::uint64_t& removed);
@@ -268,6 +281,8 @@ struct Worktree::Impl {
                                 const std::optional<CommitId>& parent);
     Status move_branch(const CommitOptions& options, const DirSnapshot& snapshot, const std::optional<CommitId>& parent,
                        const CommitId& commit);
+    Status count_changes(const std::optional<TreeId>& before, const TreeId& after, CommitResult& result);
+    Result<std::optional<CommitResult>> made_before(const CommitOptions& options);
     void reap_soon();
     Status wait_complete(const CommitOptions& options);
     bool open_for_writing(Ino ino);

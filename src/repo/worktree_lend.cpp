@@ -161,12 +161,14 @@ Status Worktree::Impl::set_complete(const InodePtr& inode, std::int64_t complete
 }
 
 void Worktree::close_lent(const InodePtr& inode, bool writable) {
-    if (!writable) {
+    if (writable) {
+        if (auto done = impl_->settle_loan(inode); !done)
+            log_error("close of {}: {}", inode->name, done.error().message);
+    } else {
         std::lock_guard lock(inode->mutex);
         if (inode->loan.readers > 0) --inode->loan.readers;
-        return;
     }
-    if (auto done = impl_->settle_loan(inode); !done) log_error("close of {}: {}", inode->name, done.error().message);
+    impl_->close_handle(inode);
 }
 
 // A writer is gone. When it was the last one, and nobody else can write either, the file is complete.

@@ -306,6 +306,8 @@ Result<InodePtr> Worktree::make_symlink(const InodePtr& dir, std::string_view na
 }
 
 Status Worktree::Impl::delete_row(Database& db, const Row& row) {
+    if (keeps_row(row.ino))
+        return db.prepare("UPDATE inode SET parent=0, previous=NULL WHERE ino=?").bind(row.ino).run();
     if (row.staging) CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=?").bind(*row.staging).run());
     return db.prepare("DELETE FROM inode WHERE ino=?").bind(row.ino).run();
 }
@@ -327,9 +329,11 @@ void Worktree::Impl::pin_contents(const InodePtr& inode) {
 
 void Worktree::Impl::forget_removed(const InodePtr& inode) {
     std::shared_ptr<StagedFile> orphan;
+    bool closed_meanwhile;
     {
         std::lock_guard lock(inode->mutex);
         inode->unlinked = true;
+        closed_meanwhile = inode->handles == 0;
         ++inode->generation;
         inode->ctime_ns = now_ns();
         orphan = inode->staged;
@@ -338,6 +342,7 @@ void Worktree::Impl::forget_removed(const InodePtr& inode) {
         std::lock_guard lock(table_mutex);
         written.erase(inode->ino);
     }
+    if (closed_meanwhile) drop_kept_row(inode);
     if (!orphan) return;
     leave_orphan(orphan);
     std::lock_guard lock(queue_mutex);

@@ -20,8 +20,40 @@ constexpr std::int64_t kLeaveNs = 10'000'000'000;
 }  // namespace
 
 Branches::Branches(repo::Repository& repo, ThreadPool& pool, bool own, std::shared_ptr<repo::HotTier> hot,
-                   Observer observer)
-    : repo_(repo), pool_(pool), own_(own), hot_(std::move(hot)), observer_(std::move(observer)) {}
+                   Observer observer, repo::LockKeeper* locks)
+    : repo_(repo), pool_(pool), own_(own), hot_(std::move(hot)), observer_(std::move(observer)), locks_(locks) {}
+
+std::vector<WorktreePtr> Branches::all_owned() {
+    std::vector<WorktreePtr> all;
+    std::lock_guard lock(mutex_);
+    for (const auto& [uuid, slot] : slots_) {
+        if (auto worktree = slot->view().worktree) all.push_back(std::move(worktree));
+    }
+    return all;
+}
+
+std::shared_ptr<TreeSlot> Branches::slot_with(repo::Ino ino) {
+    std::vector<std::shared_ptr<TreeSlot>> slots;
+    {
+        std::lock_guard lock(mutex_);
+        for (const auto& [uuid, slot] : slots_) slots.push_back(slot);
+    }
+    for (const auto& slot : slots) {
+        WorktreePtr worktree = slot->view().worktree;
+        if (!worktree) continue;
+        auto has = worktree->has(ino);
+        if (has && *has) return slot;
+    }
+    return nullptr;
+}
+
+void Branches::resumed() {
+    resumed_ = true;
+    for (const WorktreePtr& worktree : all_owned()) {
+        if (Status done = worktree->resumed(); !done)
+            log_error("branch {}: {}", worktree->branch(), done.error().message);
+    }
+}
 
 std::shared_ptr<TreeSlot> Branches::slot_of(const Uuid& uuid) {
     std::lock_guard lock(mutex_);
@@ -54,13 +86,16 @@ WorktreePtr Branches::owned(const repo::Branch& row, const std::shared_ptr<TreeS
         std::lock_guard lock(slot->mutex_);
         if (down_ || monotonic_ns() < slot->leave_until_ns_) return nullptr;
     }
-    auto opened = repo::Worktree::open(repo_, row.name, pool_);
+    auto opened = repo::Worktree::open(repo_, row.name, pool_, locks_);
     if (!opened) {
         complain_once(row.name, opened.error());
         return nullptr;
     }
     (*opened)->observe(observer_);
     (*opened)->keep_hot(hot_);
+    if (resumed_) {
+        if (Status done = (*opened)->resumed(); !done) log_error("branch {}: {}", row.name, done.error().message);
+    }
     {
         std::lock_guard lock(mutex_);
         complaints_.erase(row.name);

@@ -59,7 +59,8 @@ class Branches {
   public:
     using Observer = std::function<void(repo::Ino parent, const std::string& name, repo::Ino replaced)>;
     // `own` false: nothing is ever taken (read-only mount or repository).
-    Branches(repo::Repository& repo, ThreadPool& pool, bool own, std::shared_ptr<repo::HotTier> hot, Observer observer);
+    Branches(repo::Repository& repo, ThreadPool& pool, bool own, std::shared_ptr<repo::HotTier> hot, Observer observer,
+             repo::LockKeeper* locks = nullptr);
 
     struct Branch {
         repo::Branch row;
@@ -70,6 +71,11 @@ class Branches {
     Result<Branch> get(const std::string& name);
     // Takes every free branch, drops those that are gone.
     Status refresh();
+    // Which worktree of ours has the inode; null: none.
+    std::shared_ptr<TreeSlot> slot_with(repo::Ino ino);
+    std::vector<WorktreePtr> all_owned();
+    // What was open in an earlier process is open again, or never will be.
+    void resumed();
     // Gives the branch's lock back; kBusy while handles are open or somebody is in the middle of a call. Not taken
     // again until refresh(), or for some seconds: whoever asked for it is about to delete or rename the branch.
     Status release(const std::string& name);
@@ -87,6 +93,8 @@ class Branches {
     const bool own_;
     const std::shared_ptr<repo::HotTier> hot_;
     const Observer observer_;
+    repo::LockKeeper* const locks_;
+    std::atomic<bool> resumed_{false};
     std::mutex
         take_mutex_;    // one branch is opened at a time: held across Worktree::open, by nobody who holds another lock
     std::mutex mutex_;  // guards slots_ and complaints_

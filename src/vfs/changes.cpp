@@ -16,8 +16,11 @@ Result<Entry> MountedFilesystem::make_directory(NodeId parent_id, std::string_vi
         return make_branch(parent_id, parent->text + std::string(name));
     }
     CORAL_TRY(BranchRef dir, changeable(parent_id));
-    CORAL_TRY(repo::InodePtr inode,
-              dir.worktree->make_directory(dir.inode, name, mode & ~caller.umask, caller.uid, caller.gid));
+    auto made = once(
+        [&] { return state_of(dir, name); },
+        [&] { return dir.worktree->make_directory(dir.inode, name, mode & ~caller.umask, caller.uid, caller.gid); },
+        [&] { return dir.worktree->lookup(dir.inode, name); });
+    CORAL_TRY(repo::InodePtr inode, std::move(made));
     return branch_entry(dir.node->slot, dir.worktree, dir.generation, inode, parent_id);
 }
 
@@ -25,7 +28,10 @@ Result<Entry> MountedFilesystem::make_symlink(NodeId parent_id, std::string_view
                                               const Caller& caller) {
     CORAL_CHECK(check_name_length(name));
     CORAL_TRY(BranchRef dir, changeable(parent_id));
-    CORAL_TRY(repo::InodePtr inode, dir.worktree->make_symlink(dir.inode, name, target, caller.uid, caller.gid));
+    auto made = once([&] { return state_of(dir, name); },
+                     [&] { return dir.worktree->make_symlink(dir.inode, name, target, caller.uid, caller.gid); },
+                     [&] { return dir.worktree->lookup(dir.inode, name); });
+    CORAL_TRY(repo::InodePtr inode, std::move(made));
     return branch_entry(dir.node->slot, dir.worktree, dir.generation, inode, parent_id);
 }
 
@@ -48,7 +54,9 @@ Status MountedFilesystem::check_writable(NodeId directory) {
 
 Status MountedFilesystem::unlink(NodeId parent, std::string_view name) {
     CORAL_TRY(BranchRef dir, changeable(parent));
-    CORAL_TRY(repo::InodePtr removed, dir.worktree->unlink(dir.inode, name));
+    auto done = once([&] { return state_of(dir, name); }, [&] { return dir.worktree->unlink(dir.inode, name); },
+                     [] { return Result<repo::InodePtr>(repo::InodePtr()); });
+    CORAL_TRY(repo::InodePtr removed, std::move(done));
     keep_removed(std::move(removed), dir.worktree);
     return {};
 }
@@ -60,7 +68,10 @@ Status MountedFilesystem::remove_directory(NodeId parent_id, std::string_view na
         return remove_branch(parent->text + std::string(name));
     }
     CORAL_TRY(BranchRef dir, changeable(parent_id));
-    CORAL_TRY(repo::InodePtr removed, dir.worktree->remove_directory(dir.inode, name));
+    auto done =
+        once([&] { return state_of(dir, name); }, [&] { return dir.worktree->remove_directory(dir.inode, name); },
+             [] { return Result<repo::InodePtr>(repo::InodePtr()); });
+    CORAL_TRY(repo::InodePtr removed, std::move(done));
     keep_removed(std::move(removed), dir.worktree);
     return {};
 }
@@ -73,7 +84,13 @@ Status MountedFilesystem::rename(NodeId from_id, std::string_view from_name, Nod
     if (from.worktree != to.worktree) {
         return make_error(Errc::kCrossDevice, fmt::format("{}: cannot be moved to another branch; copy it", from_name));
     }
-    CORAL_TRY(repo::InodePtr replaced, from.worktree->rename(from.inode, from_name, to.inode, to_name, mode));
+    auto done = once(
+        [&] {
+            return State{state_of(from, from_name)[0], state_of(to, to_name)[0]};
+        },
+        [&] { return from.worktree->rename(from.inode, from_name, to.inode, to_name, mode); },
+        [] { return Result<repo::InodePtr>(repo::InodePtr()); });
+    CORAL_TRY(repo::InodePtr replaced, std::move(done));
     keep_removed(std::move(replaced), from.worktree);
     return {};
 }
@@ -87,7 +104,11 @@ Result<Entry> MountedFilesystem::make_branch(NodeId parent_id, const std::string
     CORAL_TRY(bool folder, is_prefix(NodeKind::kBranches, name + "/"));
     if (folder) return make_error(Errc::kExists, fmt::format("{}: branches lie below this name", name));
     CORAL_TRY(repo::Head head, repo_.head());
-    CORAL_CHECK(repo_.create_branch(name, head.commit, "branch: made by mkdir"));
+    CORAL_CHECK(once(
+        [&] {
+            return State{repo_.branch(name).ok(), 0};
+        },
+        [&] { return repo_.create_branch(name, head.commit, "branch: made by mkdir"); }, [] { return Status(); }));
     CORAL_TRY(NodePtr parent, node_of(parent_id));
     return lookup_branch(*parent, name);
 }
@@ -118,6 +139,14 @@ Result<bool> MountedFilesystem::reachable_elsewhere(const std::string& branch, c
 
 // rmdir of a branch: only where nothing at all is lost by it. `coral branch -d` asks the same, -D does not.
 Status MountedFilesystem::remove_branch(const std::string& name) {
+    return once(
+        [&] {
+            return State{repo_.branch(name).ok(), 0};
+        },
+        [&] { return remove_branch_once(name); }, [] { return Status(); });
+}
+
+Status MountedFilesystem::remove_branch_once(const std::string& name) {
     if (options_.read_only || repo_.read_only()) return read_only_error(name);
     auto found = branches_.get(name);
     if (!found) {

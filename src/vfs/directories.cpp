@@ -26,6 +26,7 @@ DirItem item_of(std::string name, NodeId node, FileType type) {
 }  // namespace
 
 Result<HandleId> MountedFilesystem::open_directory(NodeId id) {
+    drop_unanswered();
     CORAL_TRY(NodePtr node, node_of(id));
     if (node->kind == NodeKind::kBranchEntry) {
         CORAL_TRY(BranchRef ref, branch_ref(node));
@@ -38,11 +39,17 @@ Result<HandleId> MountedFilesystem::open_directory(NodeId id) {
     auto handle = std::make_shared<DirectoryHandle>();
     handle->node = node;
     nodes_.pin(node);
-    return directories_.add(std::move(handle));
+    HandleId number = directories_.add(handle);
+    handle->id = number;  // before anybody can know it
+    if (options_.handover) options_.handover->directory_opened(number, id, current_request().unique);
+    return number;
 }
 
 void MountedFilesystem::release_directory(HandleId id) {
-    if (auto handle = directories_.take(id)) nodes_.unpin(handle->node);
+    auto handle = directories_.take(id);
+    if (!handle) return;
+    nodes_.unpin(handle->node);
+    if (options_.handover) options_.handover->directory_closed(id);
 }
 
 Status MountedFilesystem::sync_directory(NodeId id) {
@@ -82,9 +89,18 @@ Status MountedFilesystem::read_directory(HandleId id, std::uint64_t offset, bool
 // `offset` counts entries behind "..".
 Status MountedFilesystem::read_branch_directory(DirectoryHandle& dir, std::uint64_t offset, bool plus,
                                                 const Visit& visit) {
-    CORAL_TRY(BranchRef ref, branch_ref(dir.node));
     if (offset > dir.shown.size()) return make_error(Errc::kInvalid, "no such place in the directory");
     dir.shown.resize(static_cast<std::size_t>(offset));
+    Status done = show_branch_directory(dir, plus, visit);
+    if (options_.handover && dir.shown.size() > offset) {
+        auto first = dir.shown.begin() + static_cast<std::ptrdiff_t>(offset);
+        options_.handover->directory_shown(dir.id, offset, std::vector<std::string>(first, dir.shown.end()));
+    }
+    return done;
+}
+
+Status MountedFilesystem::show_branch_directory(DirectoryHandle& dir, bool plus, const Visit& visit) {
+    CORAL_TRY(BranchRef ref, branch_ref(dir.node));
     std::size_t taken = 0;
     while (true) {
         std::string after = dir.shown.empty() ? std::string() : dir.shown.back();

@@ -17,6 +17,7 @@ bool wants_write(int flags) {
 }  // namespace
 
 Result<Opened> MountedFilesystem::open_file(NodeId id, int flags, const Caller& caller) {
+    drop_unanswered();
     CORAL_TRY(NodePtr node, node_of(id));
     if (node->kind == NodeKind::kBranchEntry) {
         CORAL_TRY(BranchRef ref, branch_ref(node));
@@ -82,8 +83,12 @@ Result<Opened> MountedFilesystem::open_branch_file(const BranchRef& ref, int fla
 Result<std::pair<Entry, Opened>> MountedFilesystem::create(NodeId parent, std::string_view name, std::uint32_t mode,
                                                            int flags, const Caller& caller) {
     CORAL_CHECK(check_name_length(name));
+    drop_unanswered();
     CORAL_TRY(BranchRef dir, changeable(parent));
-    auto made = dir.worktree->create_file(dir.inode, name, mode & ~caller.umask, caller.uid, caller.gid);
+    auto made =
+        once([&] { return state_of(dir, name); },
+             [&] { return dir.worktree->create_file(dir.inode, name, mode & ~caller.umask, caller.uid, caller.gid); },
+             [&] { return dir.worktree->lookup(dir.inode, name); });
     // Somebody outside (restore, `coral add`) has just made it: then this is an open, as open(2) without O_EXCL says.
     if (!made && made.error().code == Errc::kExists && !(flags & O_EXCL)) made = dir.worktree->lookup(dir.inode, name);
     CORAL_CHECK(made);
@@ -195,13 +200,15 @@ Status MountedFilesystem::sync(HandleId id) {
 
 void MountedFilesystem::release(HandleId id) {
     std::shared_ptr<FileHandle> handle = files_.take(id);
-    if (handle) let_go(*handle);
+    if (!handle) return;
+    let_go(*handle);
+    // Last of all: who dies before this closes it once more.
+    if (options_.handover) options_.handover->file_closed(id);
 }
 
 void MountedFilesystem::let_go(FileHandle& handle) {
     // First the mode: as long as the file counts as in passthrough the worktree must have it lent.
-    end_io(handle);
-    if (handle.lent || handle.plain) --passthrough_handles_;
+    if (end_io(handle)) --passthrough_handles_;
     if (handle.inode) {
         if (handle.lent)
             handle.worktree->close_lent(handle.inode, handle.writable);

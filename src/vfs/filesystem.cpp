@@ -28,11 +28,16 @@ MountedFilesystem::MountedFilesystem(repo::Repository& repo, const Options& opti
       options_(options),
       started_ns_(now_ns()),
       pool_("coral-vfs", options.threads ? options.threads : hardware_threads()),
+      nodes_(options.handover),
+      files_(options.handover),
+      directories_(options.handover),
       plain_(repo, options.cache_size),
-      branches_(repo, pool_, !options.read_only && !repo.read_only(), hot_,
-                [this](repo::Ino parent, const std::string& name, repo::Ino replaced) {
-                    on_outside_change(parent, name, replaced);
-                }) {}
+      branches_(
+          repo, pool_, !options.read_only && !repo.read_only(), hot_,
+          [this](repo::Ino parent, const std::string& name, repo::Ino replaced) {
+              on_outside_change(parent, name, replaced);
+          },
+          options.locks) {}
 
 MountedFilesystem::~MountedFilesystem() {
     if (!down_) (void)shut_down();
@@ -46,12 +51,19 @@ Status MountedFilesystem::start() {
         gid_ = self->gid;
     }
     if (!repo_.read_only()) warmer_.submit([this] { plain_.remove_left_over(); });
-    return branches_.refresh();
+    CORAL_CHECK(branches_.refresh());
+    return resume();
 }
 
 void MountedFilesystem::set_notifier(Notifier* notifier) {
-    std::unique_lock lock(notifier_mutex_);
-    notifier_ = notifier;
+    {
+        std::unique_lock lock(notifier_mutex_);
+        notifier_ = notifier;
+    }
+    if (!notifier || !resuming_ || !options_.handover->outside_change_was_cut()) return;
+    for (const WorktreePtr& worktree : branches_.all_owned()) {
+        if (Status done = worktree->announce_all(); !done) log_error("{}", done.error().message);
+    }
 }
 
 void MountedFilesystem::set_socket_path(const std::string& path) {
@@ -71,9 +83,10 @@ Status MountedFilesystem::check_up() const {
     return {};
 }
 
-Result<NodePtr> MountedFilesystem::node_of(NodeId id) const {
+Result<NodePtr> MountedFilesystem::node_of(NodeId id) {
     CORAL_CHECK(check_up());
     NodePtr node = nodes_.find(id);
+    if (!node && resuming_) node = rebuild_branch_entry(id);
     if (!node) return make_error(Errc::kStale, fmt::format("node {} is not known", id));
     return node;
 }
@@ -107,13 +120,13 @@ Result<MountedFilesystem::BranchRef> MountedFilesystem::changeable(NodeId id) {
 }
 
 void MountedFilesystem::notify_entry(NodeId parent, const std::string& name) {
-    if (!nodes_.find(parent)) return;  // the kernel cannot know the name either
+    if (!resuming_ && !nodes_.find(parent)) return;  // the kernel cannot know the name either
     std::shared_lock lock(notifier_mutex_);
     if (notifier_) notifier_->entry_changed(parent, name);
 }
 
 void MountedFilesystem::notify_attributes(NodeId node) {
-    if (!nodes_.find(node)) return;
+    if (!resuming_ && !nodes_.find(node)) return;
     std::shared_lock lock(notifier_mutex_);
     if (notifier_) notifier_->attributes_changed(node);
 }

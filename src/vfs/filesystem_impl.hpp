@@ -6,6 +6,7 @@
 #include <set>
 #include <shared_mutex>
 
+#include "coral/vfs/handover.hpp"
 #include "vfs/branches.hpp"
 #include "vfs/handle_table.hpp"
 #include "vfs/node_table.hpp"
@@ -29,6 +30,7 @@ struct FileHandle {
     repo::InodePtr inode;
     IoState::Ticket ticket;     // guarded by the node's mutex
     bool lent = false;          // the worktree counts it as lent to the kernel
+    bool counted = false;       // in passthrough_handles_
     PlainCache::CopyPtr plain;  // a committed file's that the kernel reads
     // Committed files.
     std::shared_ptr<const store::FileRecord> record;
@@ -38,6 +40,7 @@ struct FileHandle {
 // An offset n > 2 stands for "after the (n-2)th entry that was shown", by name where the directory may change: so
 // entries that are there all the time are shown exactly once, whatever comes and goes meanwhile.
 struct DirectoryHandle {
+    HandleId id = 0;
     NodePtr node;
     std::mutex mutex;                // guards the rest; one listing per handle at a time
     std::vector<std::string> shown;  // branch directories: names in the order shown
@@ -115,7 +118,7 @@ class MountedFilesystem final : public Filesystem {
 
     // ---- filesystem.cpp
     Status check_up() const;
-    Result<NodePtr> node_of(NodeId id) const;
+    Result<NodePtr> node_of(NodeId id);
     Result<BranchRef> branch_ref(const NodePtr& node);
     // For changes: kReadOnly for everything that is not a worktree's.
     Result<BranchRef> changeable(NodeId id);
@@ -123,6 +126,30 @@ class MountedFilesystem final : public Filesystem {
     void notify_attributes(NodeId node);
     void notify_contents(NodeId node, std::uint64_t offset, std::uint64_t length);
     void on_outside_change(repo::Ino parent, const std::string& name, repo::Ino replaced);
+
+    // ---- resume.cpp
+    Status resume();
+    NodePtr rebuild_branch_entry(NodeId id);
+    void resume_nodes(const Saved& saved);
+    Status resume_file(const SavedFile& file);
+    Result<std::shared_ptr<FileHandle>> reopened(const NodePtr& node, const SavedFile& file);
+    void drop_unanswered();
+    using State = Handover::State;
+    State state_of(const BranchRef& dir, std::string_view name) const;
+    // Carries a change out that must not be done twice. `now` tells what the change is about; `done` answers when a
+    // process before this one had carried it out and died before its answer.
+    template <class Now, class Change, class Done>
+    auto once(Now&& now, Change&& change, Done&& done) -> decltype(change()) {
+        Handover* handover = options_.handover;
+        if (!handover) return change();
+        const CurrentRequest& request = current_request();
+        State state = now();
+        if (request.again) {
+            if (auto before = handover->found_before(request.unique)) return *before == state ? change() : done();
+        }
+        handover->found(request.unique, state);
+        return change();
+    }
 
     // ---- lookup.cpp
     Result<Entry> lookup_root(std::string_view name);
@@ -169,6 +196,7 @@ class MountedFilesystem final : public Filesystem {
     // ---- changes.cpp
     Result<Entry> make_branch(NodeId parent, const std::string& name);
     Status remove_branch(const std::string& name);
+    Status remove_branch_once(const std::string& name);
     Result<bool> reachable_elsewhere(const std::string& branch, const CommitId& commit);
     void keep_removed(repo::InodePtr removed, const WorktreePtr& worktree);
 
@@ -184,7 +212,8 @@ class MountedFilesystem final : public Filesystem {
     // warmer.cpp
     void consider_plain(const NodePtr& node, std::uint64_t size);
     Result<bool> warm_node(const NodePtr& node);
-    void end_io(FileHandle& handle);
+    bool end_io(FileHandle& handle);
+    HandleId enter(const std::shared_ptr<FileHandle>& handle, IoMode mode, std::uint32_t backing);
     Result<Opened> open_tree_file(const NodePtr& node, int flags);
     Result<std::shared_ptr<FileHandle>> writable_handle(HandleId handle);
     void read_ahead(const NodePtr& node, const std::shared_ptr<const store::FileRecord>& record, std::uint64_t offset,
@@ -201,6 +230,7 @@ class MountedFilesystem final : public Filesystem {
     // ---- directories.cpp
     bool show_dots(const DirectoryHandle& dir, std::uint64_t& offset, const Visit& visit) const;
     Status read_branch_directory(DirectoryHandle& dir, std::uint64_t offset, bool plus, const Visit& visit);
+    Status show_branch_directory(DirectoryHandle& dir, bool plus, const Visit& visit);
     Status read_tree_directory(DirectoryHandle& dir, std::uint64_t offset, bool plus, const Visit& visit);
     Status read_virtual_directory(DirectoryHandle& dir, std::uint64_t offset, const Visit& visit);
     Result<std::vector<DirItem>> list_virtual(const Node& node);
@@ -214,6 +244,10 @@ class MountedFilesystem final : public Filesystem {
     std::atomic<BackingFiles*> backing_files_{nullptr};
     std::atomic<std::uint64_t> passthrough_handles_{0};
     RecentReaders recent_readers_;
+    std::mutex unanswered_mutex_;  // guards unanswered_
+    std::map<std::uint64_t, std::pair<HandleId, bool>>
+        unanswered_;         // by request; handles resumed, true: of a directory
+    bool resuming_ = false;  // set before the first request
     NodeTable nodes_;
     HandleTable<FileHandle> files_;
     HandleTable<DirectoryHandle> directories_;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "coral/vfs/filesystem.hpp"
+#include "coral/vfs/handover.hpp"
 
 namespace coral::vfs {
 
@@ -15,11 +16,18 @@ namespace coral::vfs {
 template <class T>
 class HandleTable {
   public:
+    // With a handover the numbers go on where the process before stopped.
+    explicit HandleTable(Handover* handover = nullptr) : handover_(handover) {}
     HandleId add(std::shared_ptr<T> value) {
+        HandleId id = handover_ ? handover_->next_handle() : 0;
         std::unique_lock lock(mutex_);
-        HandleId id = ++last_;
+        if (id == 0) id = ++last_;
         table_.emplace(id, std::move(value));
         return id;
+    }
+    void restore(HandleId id, std::shared_ptr<T> value) {
+        std::unique_lock lock(mutex_);
+        table_.emplace(id, std::move(value));
     }
     Result<std::shared_ptr<T>> find(HandleId id) const {
         std::shared_lock lock(mutex_);
@@ -41,6 +49,7 @@ class HandleTable {
     }
 
   private:
+    Handover* const handover_;
     mutable std::shared_mutex mutex_;  // guards the rest
     std::unordered_map<HandleId, std::shared_ptr<T>> table_;
     HandleId last_ = 0;

@@ -41,6 +41,20 @@ IoState::Ticket IoState::passthrough_ready(bool writable) {
     return ticket;
 }
 
+IoState::Ticket IoState::resume(IoMode mode, bool writable) {
+    if (mode == IoMode::kPassthrough) return passthrough_ready(writable);
+    Ticket ticket;
+    ticket.mode = mode;
+    ticket.open = true;
+    ticket.binding = mode == IoMode::kDirect && writable;
+    if (mode == IoMode::kCached)
+        ++cached_;
+    else
+        ++direct_;
+    if (ticket.binding) ++binding_;
+    return ticket;
+}
+
 void IoState::close(Ticket& ticket) {
     if (!ticket.open) return;
     ticket.open = false;

@@ -51,6 +51,8 @@ class IoState {
     void passthrough_refused() { preparing_ = false; }
     // The first handle, after begin_passthrough, or another one. `writable`: pages the kernel holds become wrong.
     Ticket passthrough_ready(bool writable);
+    // A handle that an earlier process had opened.
+    Ticket resume(IoMode mode, bool writable);
     void close(Ticket& ticket);
     // A write through the handle. True: pages that the kernel may hold are wrong now and must be dropped.
     bool wrote(Ticket& ticket);

@@ -15,7 +15,7 @@ NodeId hashed_id(const std::string& key) {
 
 }  // namespace
 
-NodeTable::NodeTable() {
+NodeTable::NodeTable(Handover* handover) : handover_(handover) {
     auto fixed = [this](NodeId id, NodeKind kind) {
         Slot slot{std::make_shared<Node>(id, kind), 0, 1};  // pinned for ever
         nodes_.emplace(id, std::move(slot));
@@ -34,6 +34,34 @@ NodeId NodeTable::id_of(const std::string& key) const {
     return at == nodes_.end() || at->second.node->key == key ? id : 0;
 }
 
+void NodeTable::note(const Node& node) {
+    if (!handover_) return;
+    SavedNode saved;
+    saved.id = node.id;
+    saved.parent = node.parent;
+    saved.kind = static_cast<std::uint8_t>(node.kind);
+    saved.area = static_cast<std::uint8_t>(node.area);
+    saved.time_ns = node.time_ns;
+    saved.key = node.key;
+    saved.text = node.text;
+    saved.space = node.space;
+    saved.commit = node.commit;
+    saved.entry = node.entry;
+    handover_->node_made(saved);
+}
+
+NodePtr NodeTable::adopt(const NodePtr& node) {
+    std::lock_guard lock(mutex_);
+    Slot& slot = nodes_[node->id];
+    if (!slot.node) slot.node = node;
+    slot.adopted = true;
+    if (node->id >= kCollisionBase) {
+        collided_[node->key] = node->id;
+        last_collision_ = std::max(last_collision_, node->id);
+    }
+    return slot.node;
+}
+
 NodePtr NodeTable::acquire(const std::string& key, const std::function<NodePtr(NodeId)>& make) {
     std::lock_guard lock(mutex_);
     NodeId id = id_of(key);
@@ -45,6 +73,7 @@ NodePtr NodeTable::acquire(const std::string& key, const std::function<NodePtr(N
     if (!slot.node) {
         slot.node = make(id);
         slot.node->key = key;
+        note(*slot.node);
     }
     ++slot.references;
     return slot.node;
@@ -77,8 +106,9 @@ NodePtr NodeTable::find(NodeId id) const {
 }
 
 void NodeTable::erase_if_unused(std::unordered_map<NodeId, Slot>::iterator at) {
-    if (at->second.references != 0 || at->second.pins != 0) return;
+    if (at->second.references != 0 || at->second.pins != 0 || at->second.adopted) return;
     if (at->first >= kCollisionBase) collided_.erase(at->second.node->key);
+    if (handover_ && !at->second.node->key.empty()) handover_->node_gone(at->first);
     nodes_.erase(at);
 }
 
@@ -87,6 +117,7 @@ void NodeTable::forget(NodeId id, std::uint64_t count) {
     std::lock_guard lock(mutex_);
     auto at = nodes_.find(id);
     if (at == nodes_.end()) return;
+    if (count > at->second.references) at->second.adopted = false;
     at->second.references -= std::min(count, at->second.references);
     last = at->second.node;
     erase_if_unused(at);

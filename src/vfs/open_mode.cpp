@@ -99,12 +99,20 @@ Result<Opened> MountedFilesystem::join_passthrough(const std::shared_ptr<FileHan
         if (!*lent) return make_error(Errc::kIo, "the file cannot be opened while the kernel reads it itself");
         handle->lent = true;
     }
-    ++passthrough_handles_;
-    return Opened{files_.add(handle), IoMode::kPassthrough, false, backing};
+    return Opened{enter(handle, IoMode::kPassthrough, backing), IoMode::kPassthrough, false, backing};
 }
 
 Opened MountedFilesystem::opened(const std::shared_ptr<FileHandle>& handle, const IoState::Decision& io) {
-    return Opened{files_.add(handle), io.ticket.mode, io.keep_cache, 0};
+    return Opened{enter(handle, io.ticket.mode, 0), io.ticket.mode, io.keep_cache, 0};
+}
+
+HandleId MountedFilesystem::enter(const std::shared_ptr<FileHandle>& handle, IoMode mode, std::uint32_t backing) {
+    if (mode == IoMode::kPassthrough) handle->counted = true;
+    if (handle->counted) ++passthrough_handles_;
+    HandleId id = files_.add(handle);
+    if (options_.handover)
+        options_.handover->file_opened({id, handle->node->id, current_request().unique, handle->flags, mode, backing});
+    return id;
 }
 
 Result<Opened> MountedFilesystem::open_in_some_mode(const std::shared_ptr<FileHandle>& handle, bool copying) {
@@ -138,12 +146,12 @@ Result<Opened> MountedFilesystem::open_in_some_mode(const std::shared_ptr<FileHa
         handle->ticket = io.ticket;
     });
     if (backing == 0) return opened(handle, io);
-    ++passthrough_handles_;
-    return Opened{files_.add(handle), IoMode::kPassthrough, false, backing};
+    return Opened{enter(handle, IoMode::kPassthrough, backing), IoMode::kPassthrough, false, backing};
 }
 
 // The handle is gone: with the last one in passthrough the kernel's backing file goes, too.
-void MountedFilesystem::end_io(FileHandle& handle) {
+// True: it was one that the kernel reads or writes itself.
+bool MountedFilesystem::end_io(FileHandle& handle) {
     std::uint32_t backing = 0;
     PlainCache::CopyPtr plain;
     {
@@ -157,6 +165,7 @@ void MountedFilesystem::end_io(FileHandle& handle) {
     }
     BackingFiles* files = backing_files_;
     if (backing != 0 && files) files->close_backing(backing);
+    return handle.counted;
 }
 
 }  // namespace coral::vfs

@@ -67,13 +67,21 @@ Status MountedFilesystem::set_xattr(NodeId id, const std::string& name, const st
                                     repo::Worktree::XattrMode mode) {
     CORAL_TRY(BranchRef ref, changeable(id));
     CORAL_CHECK(check_namespace(name));
-    return ref.worktree->set_xattr(ref.inode, name, value, mode);
+    return once(
+        [&] {
+            return State{ref.worktree->xattrs(ref.inode).contains(name), 0};
+        },
+        [&] { return ref.worktree->set_xattr(ref.inode, name, value, mode); }, [] { return Status(); });
 }
 
 Status MountedFilesystem::remove_xattr(NodeId id, const std::string& name) {
     CORAL_TRY(BranchRef ref, changeable(id));
     CORAL_CHECK(check_namespace(name));
-    return ref.worktree->remove_xattr(ref.inode, name);
+    return once(
+        [&] {
+            return State{ref.worktree->xattrs(ref.inode).contains(name), 0};
+        },
+        [&] { return ref.worktree->remove_xattr(ref.inode, name); }, [] { return Status(); });
 }
 
 // ---- user.coral.*; `name` is what comes behind

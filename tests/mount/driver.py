@@ -121,9 +121,10 @@ class Coral:
 
     def kill_daemons(self) -> None:
         """SIGKILL, all at the same time: a supervisor gets no chance to start another worker."""
-        for pid in self.daemons():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in self.daemons():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
         wait_for("the killed daemon is gone", lambda: not self.daemons())
 
 
@@ -175,6 +176,22 @@ class Repo:
     def bark(self) -> None:
         self.hung = True
         self.coral.kill_daemons()
+
+    def workers(self) -> list[int]:
+        """Those of the daemon's processes that serve: children of a supervisor."""
+        found = []
+        for pid in self.coral.daemons():
+            with contextlib.suppress(OSError):
+                if b"--worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                    found.append(pid)
+        return found
+
+    def kill_worker(self) -> None:
+        """The daemon dies, its supervisor does not; returns when another one answers."""
+        for pid in self.workers():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        os.statvfs(self.mnt)
 
     def umount(self) -> None:
         gc.collect()  # mappings that a framework left in a reference cycle keep the mount busy

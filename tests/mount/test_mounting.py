@@ -42,7 +42,7 @@ def test_mounting_twice_is_refused(mounted: Repo, place: Path) -> None:
     for path in (mounted.path, other.path):
         said = mounted.coral.run("mount", path, mounted.mnt, expect=FATAL).stderr.decode()
         assert said.startswith("coral: error: ") and "is mounted there" in said and "coral umount" in said, said
-    assert len(mounted.coral.daemons()) == 1
+    assert len(mounted.workers()) == 1
 
 
 def test_the_daemon_by_itself_speaks_in_its_own_name(repo: Repo, place: Path) -> None:

@@ -86,6 +86,13 @@ class Os {
 // The kernel's files. Lives as long as the program.
 Os& real_os();
 
+// A file without a name, in memory, that outlives its process as long as somebody else has the descriptor, too.
+Result<std::unique_ptr<File>> make_memory_file(const std::string& name);
+// A descriptor that came from another process; `path` is what errors say. Closed by the destructor.
+std::unique_ptr<File> adopt_file(int descriptor, std::string path);
+// The first `size` bytes of a memory file, shared by all who map it, until the process ends.
+Result<std::byte*> map_shared(File& file, std::size_t size);
+
 // Whole small files. `write_file_atomic`: temporary file, fdatasync, rename, sync of the directory.
 Result<std::string> read_file(Os& os, const std::string& path, std::uint64_t limit = 64u << 20);
 Status write_file_atomic(Os& os, const std::string& path, Bytes data);

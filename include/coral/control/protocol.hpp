@@ -31,13 +31,16 @@ struct PlaceRequest {  // one file or symlink of `coral add`: content is in the 
 };
 
 struct DaemonInfo {
-    std::uint32_t pid = 0;
+    std::uint32_t pid = 0;  // who ends with the mount: the supervisor, when there is one
     std::string mount_point, repository, version;
     std::uint64_t pending_ingest = 0, resident_bytes = 0;
     std::string passthrough;                         // "on", or why not
     std::uint64_t hot_bytes = 0, hot_limit = 0;      // staging files that stay plain after their ingest
     std::uint64_t plain_bytes = 0, plain_limit = 0;  // plain copies of committed files
     std::uint64_t open_files = 0, passthrough_files = 0;
+    std::uint32_t worker_pid = 0;  // who answers
+    std::uint32_t workers = 1;     // so far, this one included
+    bool supervised = false;       // another process goes on when this one dies
 };
 
 // What the daemon offers; implemented over vfs::Filesystem in fuse/, and by fakes in tests.
@@ -59,19 +62,37 @@ class Service {
     // Until the kernel has forgotten all that was changed so far: called after every command that changes, before its
     // answer.
     virtual void settle() {}
+    // Around what changes names or contents otherwise than through the kernel, settle() included: a process that
+    // follows one that died in between tells the kernel everything anew.
+    virtual void begin_change() {}
+    virtual void end_change() {}
+    // Hand over to a new process of the program as it is on the disk now: returns at once. kUnsupported: nobody could
+    // start it.
+    virtual Status replace() { return make_error(Errc::kUnsupported, "this daemon has no supervisor"); }
+};
+
+// A listening socket that outlives its process.
+struct Listener {
+    int descriptor = -1;
+    std::string path;
 };
 
 class Server {
   public:
     // Listens on a socket under the runtime directory ($XDG_RUNTIME_DIR/coral, else /run/user/<uid>/coral, else
     // /tmp/coral-<uid>, 0700), short enough for sun_path.
-    static Result<std::unique_ptr<Server>> start(Service& service);
+    // `inherited`: of the process before this one; clients that are waiting there do not notice.
+    static Result<std::unique_ptr<Server>> start(Service& service, const Listener& inherited = {});
     virtual ~Server() = default;  // drains, stops accepting, removes the socket
     virtual const std::string& socket_path() const = 0;
+    virtual int descriptor() const { return -1; }  // of the listening socket
     // Refuses new commands (kBusy), waits for the running ones and, for 10 s at most, until their answers are sent. A
     // client that asked to stop stays connected until the destructor, and so learns when the daemon has given
     // everything back.
     virtual void drain() = 0;
+    // Accepts nobody any more, and waits as drain() does. Who connects now waits for the process that follows, which
+    // has the same listening socket. Nothing else may be done with the server afterwards.
+    virtual void leave_to_another() { drain(); }
 };
 
 // Says (and no longer says) where the owner of a worktree listens: Worktree::owner_path. By the process that holds the
@@ -79,7 +100,8 @@ class Server {
 Status publish_owner(const repo::Repository& repo, const Uuid& worktree, const std::string& socket_path);
 void withdraw_owner(const repo::Repository& repo, const Uuid& worktree, const std::string& socket_path);
 
-// One connection per command: a client may be kept for as long as one likes. Not thread-safe.
+// One connection per command: a client may be kept for as long as one likes. Not thread-safe. A command whose daemon
+// dies is sent again to the one that follows, if one does; none is carried out twice.
 class Client {
   public:
     // Asks the daemon for a sign of life.
@@ -99,6 +121,7 @@ class Client {
     virtual Status branches_changed() = 0;
     virtual Status release_branch(const std::string& branch) = 0;
     virtual Status packs_changed() = 0;
+    virtual Status replace() = 0;
     virtual Result<bool> warm(const std::string& path) = 0;
     // Returns when the mount is gone and the repository is given back.
     virtual Status stop() = 0;

@@ -73,6 +73,10 @@ struct CommitOptions {
     std::vector<std::pair<std::string, std::string>> meta;
     bool wait = false;        // for files that are open for writing, as long as it takes
     bool allow_open = false;  // leave them out (their last complete content stays)
+    // When the commit is made, ns since 1970; nothing: now. With `again` a commit of this time and message that is the
+    // branch's last one already is the result: the answer to an earlier request was lost.
+    std::optional<std::int64_t> time_ns;
+    bool again = false;
 };
 
 struct CommitResult {
@@ -93,11 +97,24 @@ struct HotTier {
     std::atomic<std::uint64_t> used{0};  // bytes
 };
 
+// Keeps the locks of a process that another one will follow (a mount's worker, fuse/supervisor.hpp): whoever follows
+// finds its branches as its own, and nobody else had them meanwhile.
+class LockKeeper {
+  public:
+    virtual ~LockKeeper() = default;
+    virtual std::unique_ptr<File> inherited(const Uuid& worktree) = 0;  // once; null: there is none
+    virtual void keep(const Uuid& worktree, const File& lock) = 0;
+    virtual void drop(const Uuid& worktree) = 0;  // it is unlocked
+};
+
 class Worktree {
   public:
     // Takes the branch's lock; kBusy when another process owns it (its socket is in `owner_socket_path`). Heals what a
     // crash left: staging that was not synced before a reboot is not trusted. `pool` encodes.
-    static Result<std::shared_ptr<Worktree>> open(Repository& repo, const std::string& branch, ThreadPool& pool);
+    // With a keeper, files that are removed while they are open keep their rows, so that whoever follows can go on
+    // with them; with an inherited lock those are there still, and resumed() must be called once they are open again.
+    static Result<std::shared_ptr<Worktree>> open(Repository& repo, const std::string& branch, ThreadPool& pool,
+                                                  LockKeeper* locks = nullptr);
     ~Worktree();  // waits for running ingest, keeps the rest for the next owner
 
     const std::string& branch() const { return branch_; }
@@ -106,6 +123,7 @@ class Worktree {
 
     // ---- names
     InodePtr root() const { return root_; }
+    Result<bool> has(Ino ino);      // is it one of this worktree's?
     Result<InodePtr> get(Ino ino);  // kNotFound (kStale for the kernel) when it is gone
     Result<InodePtr> lookup(const InodePtr& dir, std::string_view name);
     Result<InodePtr> lookup_path(std::string_view path);  // "" is the root
@@ -151,6 +169,11 @@ class Worktree {
     Status sync_file(const InodePtr& inode);             // fsync(2)
     Status sync_names();                                 // fsync(2) of a directory: one FULL commit
     void close_file(const InodePtr& inode, bool writable);
+    // After a worktree with an inherited lock was opened and all files that were open in it are open again: what
+    // nobody has open any more goes, or is complete.
+    Status resumed();
+    // Tells the observer of every name: for a kernel that may have been told too little.
+    Status announce_all();
     // ---- lending: the kernel reads and writes the staging file itself (FUSE passthrough). Between open_file and
     // close_file; the file stays this inode's staging file until it is given back. False: it cannot be lent, because
     // there is no staging file, or a stored file shows through. Readers are lent only what has `at_least` bytes, unless

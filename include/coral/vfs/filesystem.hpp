@@ -20,6 +20,8 @@
 
 namespace coral::vfs {
 
+class Handover;  // handover.hpp
+
 using NodeId = std::uint64_t;  // 1 is the root; also st_ino
 using HandleId = std::uint64_t;
 inline constexpr NodeId kRoot = 1;
@@ -36,6 +38,9 @@ struct Options {
     std::uint64_t hot_size = 0;           // bytes of just ingested staging files that stay plain
     std::uint64_t cache_size = 0;         // bytes of plain copies of committed files
     enum class Materialize { kNever, kAuto, kAlways } materialize = Materialize::kAuto;
+    // Of a mount whose process may be replaced; they outlive the Filesystem. Null: it may not.
+    Handover* handover = nullptr;
+    repo::LockKeeper* locks = nullptr;
 };
 
 struct Attr {

@@ -39,6 +39,9 @@ Json to_json(const control::DaemonInfo& info) {
     out["mount_point"] = info.mount_point;
     out["repository"] = info.repository;
     out["pid"] = info.pid;
+    out["worker_pid"] = info.worker_pid;
+    out["workers"] = info.workers;
+    out["supervised"] = info.supervised;
     out["version"] = info.version;
     out["passthrough"] = info.passthrough == "on";
     if (info.passthrough != "on") out["passthrough_off_because"] = info.passthrough;
@@ -63,6 +66,10 @@ Result<int> run(Context& context) {
     context.out.print("Mounted:      {} at {}\n", quote_name(info.repository), quote_name(info.mount_point));
     context.out.print("Daemon:       coralfs {}, process {}, {} resident\n", info.version, info.pid,
                       size_text(info.resident_bytes));
+    context.out.print("If it dies:   {}\n", info.supervised
+                                                ? fmt::format("another process goes on (process {} is number {})",
+                                                              info.worker_pid, info.workers)
+                                                : std::string("the mount is dead until it is mounted again"));
     context.out.print("Passthrough:  {}\n", on ? "on" : fmt::format("off: {}", info.passthrough));
     context.out.print("Open files:   {}, of these {} in passthrough\n", info.open_files, info.passthrough_files);
     context.out.print("Hot files:    {} of at most {}\n", size_text(info.hot_bytes), size_text(info.hot_limit));
