@@ -93,6 +93,8 @@ struct Loan {
     std::uint64_t generation = 0, size = 0;
     std::int64_t mtime_ns = 0;
     std::int64_t seen_mtime_ns = 0;  // the staging file's, last time: another one means writes
+    // Whoever asks the kernel takes a number first: an answer counts only if nobody who asked later has brought one.
+    std::uint64_t asked = 0, answered = 0;
 };
 
 class Inode {
@@ -156,7 +158,7 @@ struct Worktree::Impl {
     std::mutex queue_mutex;  // guards the rest
     std::condition_variable queue_wake, queue_idle;
     std::deque<InodePtr> queue;
-    std::uint64_t running = 0;
+    std::uint64_t running = 0, queued_ever = 0, done_ever = 0;
     std::shared_ptr<IngestProgress> current;
     InodePtr current_inode;
     std::vector<InodePtr> settled;  // ingested; their staging files go once packs and state are synced

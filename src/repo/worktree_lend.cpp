@@ -94,10 +94,12 @@ Result<std::shared_ptr<File>> Worktree::lent_file(const InodePtr& inode) {
 // What the kernel has written is seen in the file's size and time only. Memory is brought up to them.
 void Worktree::Impl::refresh_lent(const InodePtr& inode) {
     std::shared_ptr<StagedFile> staged;
+    std::uint64_t number;
     {
         std::lock_guard lock(inode->mutex);
         if (!inode->loan.may_be_written()) return;
         staged = inode->staged;
+        number = ++inode->loan.asked;
     }
     if (!staged) return;
     auto file = staged->file();
@@ -108,6 +110,9 @@ void Worktree::Impl::refresh_lent(const InodePtr& inode) {
     }
     std::lock_guard lock(inode->mutex);
     if (inode->staged != staged || !inode->loan.may_be_written() || staged->base()) return;
+    // An older answer that comes late must not undo what the last close has seen: the file would be cut there.
+    if (number < inode->loan.answered) return;
+    inode->loan.answered = number;
     staged->set_size(stat->size);
     inode->size = stat->size;
     // Otherwise the times are those that somebody has set since.
