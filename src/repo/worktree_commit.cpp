@@ -74,16 +74,20 @@ Result<std::optional<TreeEntry>> Worktree::Impl::build_file(const Row& row, cons
                               "or commit with --allow-open without what was written)",
                               path));
     }
+    std::optional<TreeEntry> committed;
+    if (before && before->type == EntryType::kFile) committed = *before;
     // Flushed, perhaps by a fork, but still open: what it holds now is its writer's affair. The last commit's stays.
-    if (open) return before && before->type == EntryType::kFile ? std::optional<TreeEntry>(*before) : std::nullopt;
+    if (open) return committed;
     TreeEntry entry;
     if (ready) {
         entry.content = *row.content;
         entry.size = row.size;
     } else {
-        // Its last complete content stays; a file that never had one is left out.
+        // Its last complete content stays. One that never had any may be made anew in the place of one that had: a
+        // commit beside the program that saves so must not be without the name. Only what is new altogether is left
+        // out.
         std::optional<AnyId> earlier = row.content ? row.content : row.previous;
-        if (!earlier) return std::optional<TreeEntry>();
+        if (!earlier) return committed;
         CORAL_TRY(auto record, repo.store().file(FileId::from(*earlier)));
         entry.content = *earlier;
         entry.size = record->size;

@@ -40,6 +40,7 @@ void Worktree::Impl::enqueue(const InodePtr& inode) {
     {
         std::lock_guard lock(queue_mutex);
         queue.push_back(inode);
+        ++queued_ever;
         failures.erase(inode->ino);
     }
     queue_wake.notify_all();
@@ -65,6 +66,7 @@ void Worktree::Impl::ingest_loop() {
         Status done = ingest_one(inode, progress);
         lock.lock();
         --running;
+        ++done_ever;
         current.reset();
         current_inode.reset();
         // A conflict means that the file is being written again: its next flush brings it back here.
@@ -74,7 +76,7 @@ void Worktree::Impl::ingest_loop() {
             log_error("ingest of {}: {}; its bytes stay in staging", inode->name, done.error().message);
             lock.lock();
         }
-        if (queue.empty() && running == 0) queue_idle.notify_all();
+        queue_idle.notify_all();
         inode.reset();
     }
 }
@@ -194,7 +196,9 @@ Status Worktree::Impl::learn_tree(const TreeId& id, std::size_t& budget) {
 
 Status Worktree::wait_ingested() {
     std::unique_lock lock(impl_->queue_mutex);
-    impl_->queue_idle.wait(lock, [this] { return impl_->stop || (impl_->queue.empty() && impl_->running == 0); });
+    // Only for what is there now, in the order of the queue: somebody who saves all the time would hold us up for ever.
+    const std::uint64_t last = impl_->queued_ever;
+    impl_->queue_idle.wait(lock, [this, last] { return impl_->stop || impl_->done_ever >= last; });
     if (impl_->failures.empty()) return {};
     return make_error(Errc::kIo,
                       fmt::format("{} could not be stored: {}", impl_->failures.size() == 1 ? "a file" : "some files",
