@@ -214,6 +214,7 @@ Status Verifier::walk(PackFile& pack, std::uint64_t end, std::uint64_t known, bo
                        fmt::format("{}: the {} bytes behind {} are no whole record: a write was cut; what "
                                    "is before them is intact",
                                    pack.path(), end - at, at));
+                walked_to_[pack.uuid()] = at;  // or is still under way: rows of what comes there are none of ours
                 advance(end - at);
                 break;
             }
