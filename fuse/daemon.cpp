@@ -19,6 +19,7 @@
 #include "invalidator.hpp"
 #include "mount_point.hpp"
 #include "passthrough.hpp"
+#include "service_manager.hpp"
 #include "session.hpp"
 
 namespace coral::fuse {
@@ -200,6 +201,7 @@ void Daemon::after_init() {
     set_kernel_readahead(mount_point_, options_.readahead_kb.value_or(kDefaultReadaheadKb));
     if (handover_) handover_->set_ready();
     starter_.report_ready();
+    tell_service_manager_ready();
 }
 
 // Everything that was answered is in the repository or in the handover, so the next process could as well follow a

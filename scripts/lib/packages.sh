@@ -12,7 +12,7 @@ CORAL_PACKAGES=(
 )
 # To test as well.
 # shellcheck disable=SC2034
-CORAL_TEST_PACKAGES=(clang-format libgtest-dev libbenchmark-dev rsync git)
+CORAL_TEST_PACKAGES=(clang-format libgtest-dev libbenchmark-dev rsync git systemd)
 
 say() { printf '== %s\n' "$*" >&2; }
 

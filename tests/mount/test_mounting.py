@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from driver import FATAL, NO, Repo, opened, wait_for
+from driver import FATAL, NO, Installed, Repo, opened, wait_for
 
 
 def test_mount_reports_what_is_wrong(repo: Repo, place: Path) -> None:
@@ -91,36 +91,22 @@ def test_commands_inside_symlinked_and_read_only_places(three: tuple[Repo, list[
 def test_mount_helper(repo: Repo, place: Path) -> None:
     """`mount -t fuse.coral` as fstab uses it, with what `cmake --install` puts in place. In a mount namespace of its
     own, so that nothing of this machine's /sbin is changed."""
-    build = repo.coral.bin.parent
-    assert (build / "cmake_install.cmake").exists(), f"{build} is no build tree; name its bin/ in CORAL_BIN"
-    tree = place / "tree"
-    install = ["cmake", "--install", str(build)]
-    done = subprocess.run(
-        install, env={**os.environ, "DESTDIR": str(tree)}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    helpers = list(tree.rglob("mount.fuse.coral"))
-    assert [p.parent.name for p in helpers] == ["sbin"] and helpers[0].parent in (tree / "sbin", tree / "usr" / "sbin")
-    assert os.access(helpers[0], os.X_OK)
-    bins = next(p.parent for p in tree.rglob("coralfs") if p.is_file())
-    prefix = Path("/") / bins.relative_to(tree)
+    installed = Installed(repo.coral, place / "tree")
+    sbin = installed.helper.parent
+    assert sbin in (place / "tree/sbin", place / "tree/usr/sbin") and os.access(installed.helper, os.X_OK)
+    environment = repo.coral.environment
     if os.geteuid() == 0:
-        # Both folders laid over the machine's own, for the processes of this script only.
         script = f"""
-            set -e
-            mount -t overlay -o lowerdir={helpers[0].parent}:/usr/sbin overlay /usr/sbin
-            mkdir -p {place}/none; target={prefix}; [ -d "$target" ] || target={place}/none
-            mount -t overlay -o lowerdir={bins}:$target overlay $target
             mount -t fuse.coral {repo.path} {repo.mnt} -o nosuid,noauto
             echo by mount > {repo.mnt}/branches/main/file
             grep -q '{repo.mnt} fuse.coral' /proc/self/mounts
             umount {repo.mnt}
         """
-        command = ["unshare", "--mount", "--propagation", "private", "bash", "-c", script]
+        done = installed.in_namespace(script, place, environment)
     else:
-        command = [str(helpers[0]), str(repo.path), str(repo.mnt), "-o", "rw,nosuid"]
-    environment = {**repo.coral.environment, "PATH": f"{bins}:{os.environ['PATH']}"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        command = [str(installed.helper), str(repo.path), str(repo.mnt), "-o", "rw,nosuid"]
+        environment = {**environment, "PATH": f"{installed.bin}:{os.environ['PATH']}"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     if os.geteuid() == 0:
         wait_for("the daemon leaves after umount(8)", lambda: not repo.coral.daemons())
