@@ -52,8 +52,10 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
-def coral(place: Path, machine: Path) -> Coral:
-    return Coral(place / "home", machine)
+def coral(place: Path, machine: Path) -> Iterator[Coral]:
+    made = Coral(place / "home", machine)
+    yield made
+    assert not (found := made.races()), found
 
 
 @pytest.fixture

@@ -65,7 +65,10 @@ class Coral:
             "CORAL_TEST_MARK": self.mark,  # how the tests know their own daemons
             "NO_COLOR": "1",
             "EDITOR": "false",
+            # A build with ThreadSanitizer writes what it finds there; the daemon has no terminal. Others do not care.
+            "TSAN_OPTIONS": f"{os.environ.get('TSAN_OPTIONS', '')}:log_path={home / 'tsan'}",
         }
+        self.home = home
 
     def run(
         self,
@@ -102,6 +105,10 @@ class Coral:
         document = json.loads(self.run(*arguments, "--json", **options).stdout)
         assert document["schema"].startswith("coral."), "every document says what it is"
         return document
+
+    def races(self) -> str:
+        """What ThreadSanitizer has found so far, in the daemon or a command."""
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.home.glob("tsan.*")))
 
     def daemons(self) -> list[int]:
         """Process ids of the daemons that this object's commands started, and of no others."""
@@ -341,6 +348,36 @@ def assert_same_tree(got: Path, wanted: Path | dict[bytes, tuple[str, str]], whe
     assert not wrong, f"{where or got}: {len(wrong)} of {len(expected)} names differ (expected, found): " + repr(
         dict(list(wrong.items())[:5])
     )
+
+
+class Installed:
+    """What `cmake --install` puts in place, in a folder instead of the machine's own."""
+
+    def __init__(self, coral: Coral, tree: Path) -> None:
+        build = coral.bin.parent
+        assert (build / "cmake_install.cmake").exists(), f"{build} is no build tree; name its bin/ in CORAL_BIN"
+        environment = {**os.environ, "DESTDIR": str(tree)}
+        done = subprocess.run(
+            ["cmake", "--install", str(build)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        [self.helper] = tree.rglob("mount.fuse.coral")
+        [self.unit] = tree.rglob("*.service")
+        self.bin = next(p.parent for p in tree.rglob("coralfs") if p.is_file())
+        self.prefix = Path("/") / self.bin.relative_to(tree)
+
+    def in_namespace(self, script: str, place: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        """As root: a shell that sees it all where it belongs. Both folders are laid over the machine's own, for the
+        processes of this script only."""
+        lay = f"""
+            set -e
+            mount -t overlay -o lowerdir={self.helper.parent}:/usr/sbin overlay /usr/sbin
+            mkdir -p {place}/none; target={self.prefix}; [ -d "$target" ] || target={place}/none
+            mount -t overlay -o lowerdir={self.bin}:$target overlay $target
+        """
+        command = ["unshare", "--mount", "--propagation", "private", "bash", "-c", lay + script]
+        environment = {**env, "PATH": f"{self.bin}:{os.environ['PATH']}"}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 def cp(*arguments: str | Path) -> None:
