@@ -185,7 +185,13 @@ bool Collector::is_torn_only(const Candidate& candidate) {
 // False, and told, when the pack must be left alone.
 Result<bool> Collector::take(Candidate& candidate) {
     if (candidate.state.phase == PackPhase::kSealed) return true;
-    CORAL_TRY(candidate.lock, store_.os_.open(store_.packs_.path_of(candidate.state.uuid), OpenMode::kReadWrite));
+    auto opened = store_.os_.open(store_.packs_.path_of(candidate.state.uuid), OpenMode::kReadWrite);
+    if (!opened && opened.error().code == Errc::kAccess) {
+        keep(candidate.state, "another process has just filled it; what it holds can go the next time");
+        return false;
+    }
+    if (!opened) return std::move(opened).error();
+    candidate.lock = std::move(*opened);
     CORAL_TRY(bool locked, candidate.lock->try_lock(true));
     if (!locked) {
         keep(candidate.state, "another process appends to it (a mount?); what it holds can go once it is full");

@@ -44,6 +44,7 @@ Result<RewriteLimits> Collector::limits() {
         }));
         if (state.phase == PackPhase::kSealed || state.own || store_.options_.read_only) continue;
         auto file = store_.os_.open(store_.packs_.path_of(state.uuid), OpenMode::kReadWrite);
+        if (!file && file.error().code == Errc::kAccess) continue;  // sealed just now: nobody appends to it any more
         if (!file) return std::move(file).error();
         CORAL_TRY(bool locked, (*file)->try_lock(true));
         if (!locked) out.held.insert(state.uuid);

@@ -24,9 +24,11 @@ class FailingOs : public Os {
     std::atomic<bool> fail_create{false};
     std::atomic<bool> skip_sync{false};  // succeeds without doing anything, for tests of many steps
     std::atomic<int> syncs{0};
+    std::atomic<bool> deny_packs{false};  // to who wants to write: they have just been sealed, and we are not root
 
     Result<std::unique_ptr<File>> open(const std::string& path, OpenMode mode) override {
         if (mode == OpenMode::kCreateNew && fail_create) return errno_error(ENOSPC, path);
+        if (mode == OpenMode::kReadWrite && deny_packs && path.ends_with(".pack")) return errno_error(EACCES, path);
         CORAL_TRY(auto file, real_os().open(path, mode));
         return std::unique_ptr<File>(std::make_unique<FailingFile>(*this, std::move(file), path));
     }

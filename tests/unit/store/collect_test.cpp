@@ -76,6 +76,22 @@ TEST_F(CollectTest, DeadGoesAndLiveStays) {
 }
 
 // The base of a live segment is live, however deep, and wherever it lies.
+// An ordinary user may not open a sealed pack for writing; one that was open a moment ago is not an error for that.
+TEST_F(CollectTest, APackThatIsSealedMeanwhileIsLeftAlone) {
+    Buffer lost = noise(300'000, 1);
+    put_file(*store_, lost, 100'000);
+    ASSERT_OK(store_->sync());
+    reopen(os_);
+    os_.deny_packs = true;
+    EXPECT_OK(store_->rewrite_limits());
+    LiveSet nothing;
+    auto done = store_->collect(nothing, {});
+    ASSERT_OK(done);
+    EXPECT_EQ(done->kept.size(), 1u);
+    expect_file(*store_, lost);
+    store_.reset();
+}
+
 TEST_F(CollectTest, BasesOfWhatIsLiveStay) {
     std::vector<Buffer> versions{noise(400'000, 1)};
     std::vector<SegmentId> ids{put(versions[0])};
