@@ -16,6 +16,8 @@ MOST_BRANCHES = 3
 MOST_COMMITS = 6  # of a branch, then it goes
 MOST_TAGS = 3
 _RELEASE_SECONDS = 20.0  # a close returns before the daemon knows of it
+# Of a file that changes all the time, a commit beside its writers takes what was last taken in, which may be that old.
+_TAKEN_IN_SECONDS = 200.0
 _NOTHING_TO_COMMIT = 1
 _DONE_ALREADY = ("exists already", "no such tag", "no such branch")
 
@@ -118,7 +120,7 @@ class Committer(Actor):
             if file is None:
                 found.append(None)
                 continue
-            contents = file.contents.complete_between(first - _RELEASE_SECONDS, last)
+            contents = file.contents.complete_between(first - _TAKEN_IN_SECONDS, last)
             found += contents
             settled = file.contents.settled(first - _RELEASE_SECONDS, last)
             if not settled:
