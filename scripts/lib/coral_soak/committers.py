@@ -115,16 +115,18 @@ class Committer(Actor):
 
     def possible(self, branch: Branch, parent: Commit, name: str, first: float, last: float) -> list[Content | None]:
         """What a commit between two times may have under a name; None: nothing."""
+        if name not in branch.names:
+            return [None]
         found: list[Content | None] = []
-        for file in branch.names[name].between(first, last) if name in branch.names else [None]:
+        for file in branch.names[name].between(first, last):
             if file is None:
                 found.append(None)
-                continue
-            contents = file.contents.complete_between(first - _TAKEN_IN_SECONDS, last)
-            found += contents
-            settled = file.contents.settled(first - _RELEASE_SECONDS, last)
-            if not settled:
+            elif not file.contents.settled(first - _RELEASE_SECONDS, last):
                 found.append(parent.tree.get(name))  # open: the last commit's content stays, or the file is left out
+        # What was replaced by what is not taken in yet lends it its content.
+        for file in branch.names[name].between(first - _TAKEN_IN_SECONDS, last):
+            if file:
+                found += file.contents.complete_between(first - _TAKEN_IN_SECONDS, last)
         return found
 
     def add(self, branch: Branch, commit: Commit) -> None:
