@@ -122,6 +122,8 @@ class Content:
         return Content(self.pieces + Content.zeros(size - self.size).pieces)
 
     def overwritten(self, at: int, by: Content) -> Content:
+        if not by.size:
+            return self  # a write of nothing extends nothing
         before = self.resized(at) if at > self.size else self.part(0, at)
         after = self.part(at + by.size, max(0, self.size - at - by.size))
         return Content(before.pieces + by.pieces + after.pieces)
