@@ -109,7 +109,7 @@ codec::BaseReader SegmentReader::base_reader(const codec::SegmentHeader& header)
         CORAL_TRY(auto base, place(header.bases[slot].id));
         // Depth falls with every step: no cycle and no more than kMaxDepth frames, whatever a pack says.
         if (base->depth >= header.depth) return corrupt("a base that is not of smaller depth");
-        return read_place(*base, begin, out, true);
+        return read_place(*base, begin, out);
     };
 }
 
@@ -123,9 +123,11 @@ Status SegmentReader::decode_into(const CodedBlock& block, std::uint32_t index, 
     const codec::Chunk& c = block.header.chunks[index];
     std::uint32_t begin = block.header.chunk_stored_begin(index);
     std::uint32_t stored = c.stored_end - begin;
-    bool in_place = c.mode == codec::Mode::kRaw;
-    Block scratch(in_place ? 0 : stored);
-    MutableBytes where = in_place ? out.first(stored) : scratch.writable();
+    bool in_place = c.mode == codec::Mode::kRaw || stored == 0;
+    std::optional<Block> scratch;
+    // Of a whole chunk's size, so that the next one's finds the same memory again.
+    if (!in_place) scratch.emplace(std::max<std::size_t>(stored, codec::kChunkSize));
+    MutableBytes where = in_place ? out.first(stored) : scratch->writable().first(stored);
     CORAL_TRY(auto pack, packs_.get(block.pack));
     if (stored != 0) CORAL_CHECK(pack->read(block.payload_offset + begin, where));
     Status done = decode(block.header, index, where, out);
@@ -146,7 +148,7 @@ Result<Buffer> SegmentReader::decode_record(const SegmentId& id, const Row& row)
 }
 
 // A chunk that copies exactly one chunk of its base shares that chunk's memory.
-Result<BlockPtr> SegmentReader::alias(const CodedBlock& block, std::uint32_t index) {
+Result<BlockPtr> SegmentReader::alias(const CodedBlock& block, std::uint32_t index, bool ahead) {
     const codec::Chunk& c = block.header.chunks[index];
     if (c.mode != codec::Mode::kCopy) return BlockPtr();
     const codec::BaseRef& ref = block.header.bases[c.base_slot];
@@ -161,21 +163,22 @@ Result<BlockPtr> SegmentReader::alias(const CodedBlock& block, std::uint32_t ind
     if (h.chunk_raw_length(other) != block.header.chunk_raw_length(index) || h.chunks[other].raw_sum != c.raw_sum) {
         return BlockPtr();
     }
-    return chunk(*base->block, other);
+    return chunk(*base->block, other, ahead);
 }
 
-Result<BlockPtr> SegmentReader::chunk(const CodedBlock& block, std::uint32_t index) {
-    CORAL_TRY(BlockPtr shared, alias(block, index));
+Result<BlockPtr> SegmentReader::chunk(const CodedBlock& block, std::uint32_t index, bool ahead) {
+    CORAL_TRY(BlockPtr shared, alias(block, index, ahead));
     if (shared) return shared;
     std::uint32_t size = block.header.chunk_raw_length(index);
-    return cache_.get({block.id, index, block.header.chunk_log2}, size, [&]() -> Result<BlockPtr> {
+    auto load = [&]() -> Result<BlockPtr> {
         auto fresh = std::make_shared<Block>(size);
         CORAL_CHECK(decode_into(block, index, fresh->writable()));
         return BlockPtr(std::move(fresh));
-    });
+    };
+    return cache_.get({block.id, index, block.header.chunk_log2}, size, load, ahead);
 }
 
-Status SegmentReader::read_place(const Place& place, std::uint64_t offset, MutableBytes out, bool fill_cache) {
+Status SegmentReader::read_place(const Place& place, std::uint64_t offset, MutableBytes out) {
     const CodedBlock& block = *place.block;
     std::uint64_t have = offset < place.length ? std::min<std::uint64_t>(out.size(), place.length - offset) : 0;
     std::fill(out.begin() + static_cast<std::ptrdiff_t>(have), out.end(), std::byte{0});
@@ -188,34 +191,34 @@ Status SegmentReader::read_place(const Place& place, std::uint64_t offset, Mutab
         std::uint64_t take = std::min(have - done, begin + size - at);
         MutableBytes part = out.subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(take));
         ChunkKey key{block.id, index, block.header.chunk_log2};
-        if (take == size && !fill_cache) {
-            // The whole chunk is wanted now: straight to where it goes. The kernel or the caller keeps it.
-            if (BlockPtr known = cache_.peek(key)) {
-                std::memcpy(part.data(), known->bytes().data(), part.size());
-                cache_.demote(key);
-            } else {
-                CORAL_CHECK(decode_into(block, index, part));
-            }
+        BlockPtr known;
+        if (take == size) {
+            // The whole chunk is wanted now: straight to where it goes, unless it is there or on its way. Whoever reads
+            // keeps it: the kernel, the caller, or a coder that needs it as a base and has it in its hands right now.
+            known = cache_.join(key);
+            if (!known) CORAL_CHECK(decode_into(block, index, part));
         } else {
-            CORAL_TRY(BlockPtr known, chunk(block, index));
+            CORAL_TRY(known, chunk(block, index, false));
+        }
+        if (known) {
             std::memcpy(part.data(), known->bytes().data() + (at - begin), part.size());
-            if (!fill_cache && at + take == begin + size) cache_.demote(key);
+            cache_.used(key, part.size());
         }
         done += take;
     }
     return {};
 }
 
-Status SegmentReader::read(const SegmentId& id, std::uint64_t offset, MutableBytes out, bool fill_cache) {
+Status SegmentReader::read(const SegmentId& id, std::uint64_t offset, MutableBytes out) {
     if (auto waiting = groups_.read(id, offset, out.size())) {
         std::copy(waiting->begin(), waiting->end(), out.begin());
         return {};
     }
     CORAL_TRY(auto found, place(id));
-    Status done = read_place(*found, offset, out, fill_cache);
+    Status done = read_place(*found, offset, out);
     for (int tries = 0; !done && tries < 3 && renew(done.error()); ++tries) {
         CORAL_TRY(found, place(id));
-        done = read_place(*found, offset, out, fill_cache);
+        done = read_place(*found, offset, out);
     }
     if (!done && read_other(id, *found, offset, out)) return {};
     if (!done) return std::move(done).error().with(fmt::format("segment {}", id.hex().substr(0, 16)));
@@ -229,7 +232,7 @@ Status SegmentReader::read_other(const SegmentId& id, const Place& bad, std::uin
     for (const Row& row : rows) {
         if (row.pack == bad.block->pack && row.offset == bad.block->offset) continue;
         auto other = place_of(id, row);
-        if (!other || !read_place(*other, offset, out, false)) continue;
+        if (!other || !read_place(*other, offset, out)) continue;
         places_.put(id, std::make_shared<const Place>(*other), sizeof(Place) + kLruOverhead + other->block->memory());
         return {};
     }
@@ -244,7 +247,7 @@ Status SegmentReader::warm(const SegmentId& id, std::uint64_t offset, std::uint6
     std::uint64_t end = begin + std::min<std::uint64_t>(length, found->length - offset);
     std::uint8_t log2 = found->block->header.chunk_log2;
     for (std::uint64_t c = begin >> log2; (c << log2) < end; ++c) {
-        CORAL_CHECK(chunk(*found->block, static_cast<std::uint32_t>(c)));
+        CORAL_CHECK(chunk(*found->block, static_cast<std::uint32_t>(c), true));
     }
     return {};
 }

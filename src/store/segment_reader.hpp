@@ -33,10 +33,10 @@ class SegmentReader {
     SegmentReader(PackSet& packs, Index& index, GroupBuffer& groups, std::uint64_t budget);
 
     // Bytes [offset, offset + out.size()) of a segment; beyond its end zeros.
-    Status read(const SegmentId& id, std::uint64_t offset, MutableBytes out, bool fill_cache);
+    Status read(const SegmentId& id, std::uint64_t offset, MutableBytes out);
     Result<std::uint32_t> length(const SegmentId& id);
     Result<std::shared_ptr<const Place>> place(const SegmentId& id);
-    // Decodes the chunks that cover the range into the cache.
+    // Decodes the chunks that cover the range into the cache, ahead of whoever will read them.
     Status warm(const SegmentId& id, std::uint64_t offset, std::uint64_t length);
     // For fsck: decodes a chunk from stored bytes that are at hand; only base bytes come through the cache.
     Status decode(const codec::SegmentHeader& header, std::uint32_t chunk, Bytes stored, MutableBytes out);
@@ -52,9 +52,9 @@ class SegmentReader {
 
   private:
     Result<std::shared_ptr<const Place>> find_place(const SegmentId& id);
-    Status read_place(const Place& place, std::uint64_t offset, MutableBytes out, bool fill_cache);
-    Result<BlockPtr> chunk(const CodedBlock& block, std::uint32_t index);
-    Result<BlockPtr> alias(const CodedBlock& block, std::uint32_t index);
+    Status read_place(const Place& place, std::uint64_t offset, MutableBytes out);
+    Result<BlockPtr> chunk(const CodedBlock& block, std::uint32_t index, bool ahead);
+    Result<BlockPtr> alias(const CodedBlock& block, std::uint32_t index, bool ahead);
     Status decode_into(const CodedBlock& block, std::uint32_t index, MutableBytes out);
     codec::BaseReader base_reader(const codec::SegmentHeader& header);
     Result<Place> place_of(const SegmentId& id, const Row& row);

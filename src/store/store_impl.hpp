@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "coral/base/lru.hpp"
-#include "coral/base/thread_pool.hpp"
 #include "coral/store/store.hpp"
+#include "store/decode_ahead.hpp"
 #include "store/group_buffer.hpp"
 #include "store/index.hpp"
 #include "store/pack_writer.hpp"
@@ -51,7 +51,8 @@ class StoreImpl final : public Store {
 
     Result<std::shared_ptr<const FileRecord>> file(const FileId& id) override;
     Result<std::size_t> read_file(const FileRecord& record, std::uint64_t offset, MutableBytes out) override;
-    void prefetch(std::shared_ptr<const FileRecord> record, std::uint64_t offset, std::uint64_t length) override;
+    std::uint64_t prefetch(std::shared_ptr<const FileRecord> record, std::uint64_t offset,
+                           std::uint64_t length) override;
     Result<Buffer> read_segment(const SegmentId& id) override;
     Result<Buffer> object(Kind kind, const AnyId& id) override;
     Result<std::vector<AnyId>> find_prefix(Kind kind, std::string_view prefix, std::size_t limit) override;
@@ -91,6 +92,7 @@ class StoreImpl final : public Store {
     // The smallest of all encodings against one or two of the candidates.
     Result<std::optional<codec::Encoded>> encode_best(Bytes raw, codec::Hint hint,
                                                       std::span<const BaseCandidate> candidates, std::uint32_t below);
+    Status read_pieces(const SegmentId& id, std::uint64_t offset, MutableBytes out);
     Result<std::size_t> read_extents(const FileRecord& record, std::uint64_t offset, MutableBytes out);
     Result<Packed> pack_payload(Kind kind, Bytes raw, const FileRecord* file);
     Result<Buffer> unpack_payload(PackFile& pack, std::uint64_t offset, const RecordHeader& header, Bytes specific,
@@ -122,9 +124,7 @@ class StoreImpl final : public Store {
     std::condition_variable put_done_;
     std::unordered_set<SegmentId> putting_;  // being encoded: a second put of the same waits for the first
 
-    std::atomic<std::uint64_t> prefetching_{0};  // bytes
-    std::atomic<bool> stopping_{false};
-    std::unique_ptr<ThreadPool> prefetch_pool_;  // last: its threads use all of the above
+    std::unique_ptr<DecodeAhead> ahead_;  // last: its threads use all of the above
 };
 
 }  // namespace coral::store

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "coral/base/log.hpp"
+#include "coral/base/thread_pool.hpp"
 #include "store/store_impl.hpp"
 
 namespace coral::store {
@@ -42,7 +45,7 @@ Result<std::unique_ptr<Store>> StoreImpl::start(Os& os, const std::string& dir, 
                            [&s] { return s.forget_gone(); }};
         s.sessions_ = std::make_unique<SessionLock>(os, dir, std::move(hooks));
     }
-    s.prefetch_pool_ = std::make_unique<ThreadPool>("coral-prefetch", 2);
+    s.ahead_ = std::make_unique<DecodeAhead>(*s.reader_, std::max<std::size_t>(hardware_threads(), 2));
     s.index_->set_sync([&s](const Uuid& uuid) -> Status {
         CORAL_TRY(bool own, s.writer_->sync_own(uuid));
         if (own) return {};
@@ -53,8 +56,7 @@ Result<std::unique_ptr<Store>> StoreImpl::start(Os& os, const std::string& dir, 
 }
 
 StoreImpl::~StoreImpl() {
-    stopping_ = true;
-    prefetch_pool_.reset();
+    ahead_.reset();
     if (!index_ || !writer_ || options_.read_only) return;
     // A courtesy to the next opener, who would else read the tail; nobody was promised that this succeeds.
     Status flushed = groups_->flush();

@@ -11,8 +11,6 @@
 namespace coral::store {
 namespace {
 
-constexpr std::uint64_t kPrefetchPiece = 1u << 20;
-
 Error corrupt(std::string what) {
     return make_error(Errc::kCorrupt, std::move(what));
 }
@@ -142,7 +140,7 @@ Result<std::size_t> StoreImpl::read_extents(const FileRecord& record, std::uint6
             if (e.offset + within + take > have) {
                 return corrupt(fmt::format("file {}: segment {} is too short", record.id.hex(), id.hex()));
             }
-            CORAL_CHECK(reader_->read(id, e.offset + within, part, false));
+            CORAL_CHECK(read_pieces(id, e.offset + within, part));
         }
         done += take;
         position += e.length;
@@ -150,34 +148,39 @@ Result<std::size_t> StoreImpl::read_extents(const FileRecord& record, std::uint6
     return done;
 }
 
-void StoreImpl::prefetch(std::shared_ptr<const FileRecord> record, std::uint64_t offset, std::uint64_t length) {
-    if (!record || offset >= record->size) return;
+// Piece by piece, so that threads that decode ahead may do the later ones while this one does the first.
+Status StoreImpl::read_pieces(const SegmentId& id, std::uint64_t offset, MutableBytes out) {
+    while (!out.empty()) {
+        std::uint64_t left = DecodeAhead::kPiece - offset % DecodeAhead::kPiece;
+        MutableBytes piece = out.first(static_cast<std::size_t>(std::min<std::uint64_t>(left, out.size())));
+        ahead_->claim(id, offset, piece.size());
+        CORAL_CHECK(reader_->read(id, offset, piece));
+        offset += piece.size();
+        out = out.subspan(piece.size());
+    }
+    return {};
+}
+
+std::uint64_t StoreImpl::prefetch(std::shared_ptr<const FileRecord> record, std::uint64_t offset,
+                                  std::uint64_t length) {
+    if (!record || offset >= record->size) return 0;
     length = std::min(length, record->size - offset);
-    std::uint64_t limit = reader_->cache().budget() / 4;
     std::uint64_t position = 0, end = offset + length;
     for (std::size_t i = first_extent(*record, offset, position); i < record->extents.size() && position < end; ++i) {
         const Extent& e = record->extents[i];
         std::uint64_t from = std::max(offset, position) - position;
-        std::uint64_t to = std::min(end - position, e.length);
-        for (; e.segment != Extent::kInline && from < to; from += kPrefetchPiece) {
-            std::uint64_t piece = std::min(kPrefetchPiece, to - from);
-            if (stopping_ || prefetching_.fetch_add(piece) + piece > limit) {
-                prefetching_.fetch_sub(piece);
-                return;
-            }
-            prefetch_pool_->submit([this, record, i, at = e.offset + from, piece] {
-                if (!stopping_) (void)reader_->warm(record->segments[record->extents[i].segment], at, piece);
-                prefetching_.fetch_sub(piece);
-            });
-        }
+        std::uint64_t wanted = std::min(end - position, e.length) - from, taken = wanted;
+        if (e.segment != Extent::kInline) taken = ahead_->submit(record, e.segment, e.offset + from, wanted);
+        if (taken < wanted) return position + from + taken - offset;
         position += e.length;
     }
+    return length;
 }
 
 Result<Buffer> StoreImpl::read_segment(const SegmentId& id) {
     CORAL_TRY(std::uint32_t length, reader_->length(id));
     Buffer out(length);
-    CORAL_CHECK(reader_->read(id, 0, out, false));
+    CORAL_CHECK(reader_->read(id, 0, out));
     return out;
 }
 

@@ -304,8 +304,11 @@ class Store {
     virtual Result<std::shared_ptr<const FileRecord>> file(const FileId& id) = 0;  // cached
     // Fills `out` from file offset `offset`; fewer bytes only at the end of the file. kCorrupt never gives wrong bytes.
     virtual Result<std::size_t> read_file(const FileRecord& record, std::uint64_t offset, MutableBytes out) = 0;
-    // Decodes [offset, offset+length) into the cache in the background, within the budget. Never fails, may do nothing.
-    virtual void prefetch(std::shared_ptr<const FileRecord> record, std::uint64_t offset, std::uint64_t length) = 0;
+    // Decodes [offset, offset+length) into the cache in the background, on all cores, as far as the budget goes for
+    // what was decoded ahead and not read yet. Never fails. How many bytes of it, from the beginning, were taken or
+    // need none.
+    virtual std::uint64_t prefetch(std::shared_ptr<const FileRecord> record, std::uint64_t offset,
+                                   std::uint64_t length) = 0;
     virtual Result<Buffer> read_segment(const SegmentId& id) = 0;  // whole
     virtual Result<Buffer> object(Kind kind,
                                   const AnyId& id) = 0;  // canonical bytes, verified against `id`'s domain hash

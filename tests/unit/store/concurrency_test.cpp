@@ -68,6 +68,145 @@ TEST(ChunkCache, KeepsItsBudgetAndWhatWasUsedLast) {
     EXPECT_LE(cache.bytes(), 100'000u);
 }
 
+TEST(ChunkCache, AChunkGoesWhenAllOfItWasHandedOut) {
+    ChunkCache cache(1 << 20);
+    ASSERT_TRUE(cache.get(key_of(1), 1000, [] { return block_of(1000); }).ok());
+    cache.used(key_of(1), 999);
+    EXPECT_TRUE(cache.peek(key_of(1)));
+    cache.used(key_of(1), 1);
+    EXPECT_FALSE(cache.peek(key_of(1)));
+    EXPECT_EQ(cache.bytes(), 0u);
+}
+
+TEST(ChunkCache, WhatNobodyHasReadYetHasABudget) {
+    ChunkCache cache(1 << 20);
+    std::uint32_t taken = 0;
+    for (; taken < 100 && cache.reserve_ahead(10'000); ++taken) {
+        ASSERT_TRUE(cache
+                        .get(
+                            key_of(taken), 10'000, [] { return block_of(10'000); }, true)
+                        .ok());
+        cache.release_ahead(10'000);
+    }
+    EXPECT_EQ(taken, cache.ahead_budget() / 10'000);
+    EXPECT_EQ(cache.ahead_bytes(), taken * 10'000);
+    EXPECT_TRUE(cache
+                    .get(
+                        key_of(0), 10'000, [] { return block_of(10'000); }, true)
+                    .ok())
+        << "is no reading";
+    EXPECT_FALSE(cache.reserve_ahead(10'000));
+    EXPECT_TRUE(cache.get(key_of(0), 10'000, [] { return block_of(10'000); }).ok());
+    EXPECT_TRUE(cache.join(key_of(1)));
+    EXPECT_TRUE(cache.peek(key_of(1))) << "counts once";
+    EXPECT_EQ(cache.ahead_bytes(), (taken - 2) * 10'000);
+    EXPECT_TRUE(cache.reserve_ahead(20'000));
+    cache.release_ahead(20'000);
+    cache.clear();
+    EXPECT_EQ(cache.ahead_bytes(), 0u);
+}
+
+TEST(ChunkCache, WhatNobodyComesToReadMakesRoom) {
+    ChunkCache cache(1 << 20);
+    while (cache.reserve_ahead(50'000)) {
+        static std::uint32_t n = 0;
+        ASSERT_TRUE(cache
+                        .get(
+                            key_of(++n), 50'000, [] { return block_of(50'000); }, true)
+                        .ok());
+        cache.release_ahead(50'000);
+    }
+    cache.drop_unread(std::chrono::hours(1));
+    EXPECT_FALSE(cache.reserve_ahead(50'000));
+    cache.drop_unread(std::chrono::milliseconds(0));
+    EXPECT_EQ(cache.ahead_bytes(), 0u);
+    EXPECT_EQ(cache.bytes(), 0u);
+    EXPECT_TRUE(cache.reserve_ahead(50'000));
+}
+
+TEST(ChunkCache, AChunkThatIsWaitedForIsReadAndNotAhead) {
+    ChunkCache cache(1 << 20);
+    std::atomic<bool> loading{false}, go{false};
+    std::thread decoder([&] {
+        auto got = cache.get(
+            key_of(1), 1000,
+            [&] {
+                loading = true;
+                while (!go) std::this_thread::yield();
+                return block_of(1000);
+            },
+            true);
+        EXPECT_TRUE(got.ok());
+    });
+    while (!loading) std::this_thread::yield();
+    std::thread reader([&] { EXPECT_TRUE(cache.join(key_of(1))); });
+    while (cache.hits() == 0) std::this_thread::yield();
+    go = true;
+    decoder.join();
+    reader.join();
+    EXPECT_EQ(cache.ahead_bytes(), 0u);
+    EXPECT_EQ(cache.misses(), 1u);
+}
+
+TEST(Block, MemoryOfChunksIsUsedAgainWithinALimit) {
+    const std::byte* first = nullptr;
+    {
+        Block block(codec::kChunkSize);
+        first = block.bytes().data();
+        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(first) % 4096, 0u);
+    }
+    EXPECT_EQ(Block(codec::kChunkSize).bytes().data(), first);
+    std::vector<std::unique_ptr<Block>> many;
+    for (int i = 0; i < 200; ++i) many.push_back(std::make_unique<Block>(codec::kChunkSize));
+    many.clear();
+    EXPECT_EQ(Block::spare_bytes(), Block::kMaxSpare);
+}
+
+// Whoever decodes a chunk, the reader or a thread ahead of him: it is done once.
+TEST_F(ConcurrencyTest, AReaderAndThoseAheadOfHimDecodeEachChunkOnce) {
+    Buffer raw = noise(24 << 20, 7);
+    FileId id = put_file(*store_, raw, 8 << 20).id;
+    ASSERT_OK(store_->sync());
+    for (std::size_t step : {std::size_t{1} << 20, std::size_t{128} << 10}) {
+        reopen(os_);
+        auto record = store_->file(id);
+        ASSERT_OK(record);
+        Buffer out(step);
+        const std::uint64_t chunks = raw.size() / codec::kChunkSize;
+        for (std::size_t at = 0, asked = 0; at < raw.size(); at += step) {
+            if (asked < std::min(raw.size(), at + (8 << 20))) {
+                asked += store_->prefetch(*record, asked, std::min<std::size_t>(2 << 20, raw.size() - asked));
+            }
+            auto got = store_->read_file(**record, at, out);
+            ASSERT_OK(got);
+            ASSERT_TRUE(std::equal(out.begin(), out.end(), raw.begin() + static_cast<std::ptrdiff_t>(at)));
+        }
+        EXPECT_LE(store_->stats()->cache_misses, chunks + 1) << step;
+        EXPECT_LT(store_->stats()->cache_bytes, 2u << 20) << "what was read is gone";
+    }
+}
+
+TEST_F(ConcurrencyTest, NoMoreIsDecodedAheadThanThereIsABudgetFor) {
+    Buffer raw = noise(40 << 20, 7);
+    FileId id = put_file(*store_, raw, 8 << 20).id;
+    ASSERT_OK(store_->sync());
+    options_.cache_bytes = 32u << 20;
+    reopen(os_);
+    auto record = store_->file(id);
+    ASSERT_OK(record);
+    std::uint64_t taken = store_->prefetch(*record, 0, raw.size());
+    EXPECT_GT(taken, 4u << 20);
+    EXPECT_LT(taken, 8u << 20);
+    EXPECT_EQ(store_->prefetch(*record, taken, raw.size()), 0u);
+    expect_file(*store_, raw);
+    std::uint64_t again = 0;  // what the reader took over still counts until a thread has seen that
+    for (int i = 0; i < 1000 && again < (4u << 20); ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        again += store_->prefetch(*record, again, raw.size());
+    }
+    EXPECT_GE(again, 4u << 20) << "what was read has made room";
+}
+
 TEST_F(ConcurrencyTest, EqualPutsAtOnceStoreOnce) {
     Buffer raw = noise(2'000'000, 1);
     std::atomic<int> fresh{0};
