@@ -114,8 +114,10 @@ void MountedFilesystem::read_ahead(const NodePtr& node, const std::shared_ptr<co
         if (!node->read_ahead) node->read_ahead = std::make_shared<ReadAhead>(options_.readahead);
         detector = node->read_ahead;
     }
-    if (auto range = detector->on_read(*record, offset, length))
-        repo_.store().prefetch(record, range->offset, range->length);
+    if (auto range = detector->on_read(*record, offset, length)) {
+        std::uint64_t taken = repo_.store().prefetch(record, range->offset, range->length);
+        if (taken < range->length) detector->declined(*range, taken);
+    }
 }
 
 Result<std::size_t> MountedFilesystem::read_from(FileHandle& handle, std::uint64_t offset, MutableBytes out) {

@@ -23,20 +23,30 @@ class ReadAhead {
     explicit ReadAhead(std::uint64_t limit) : limit_(limit) {}
     // A read is about to be served. Returns what is worth decoding behind it, if anything is.
     std::optional<ReadAheadRange> on_read(const store::FileRecord& record, std::uint64_t offset, std::uint64_t length);
+    // Of such a range only the first `taken` bytes found room. The rest is asked for again as the reader goes on.
+    void declined(const ReadAheadRange& range, std::uint64_t taken);
 
   private:
     struct Region {
         std::uint64_t next = 0;      // where the reader is expected
         std::uint64_t ahead_to = 0;  // asked for up to here
-        std::uint64_t window = 0;    // 0: not known to be sequential yet
-        std::uint64_t used = 0;      // 0: free
+        std::uint64_t window = 0;
+        std::uint64_t stop = 0;  // the end of a tensor, beyond which nothing was asked for
+        bool whole = false;      // has gone on beyond such an end: reads the file, not a tensor
+        std::uint64_t used = 0;  // 0: free
     };
-    static constexpr std::size_t kRegions = 16;
-    Region& region_of(std::uint64_t offset, std::uint64_t length, bool& follows);
+    // Readers that are known to be sequential, and places where somebody has read once: random reads push out the
+    // latter only.
+    using Streams = std::array<Region, 64>;
+    using Candidates = std::array<Region, 32>;
+    Region* stream_at(std::uint64_t offset);
+    Region* candidate_at(std::uint64_t offset);
+    std::optional<ReadAheadRange> advance(const store::FileRecord& record, Region& r, std::uint64_t length);
 
     const std::uint64_t limit_;
     std::mutex mutex_;  // guards the rest
-    std::array<Region, kRegions> regions_{};
+    Streams streams_{};
+    Candidates candidates_{};
     std::uint64_t clock_ = 0;
 };
 

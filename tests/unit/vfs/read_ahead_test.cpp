@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <random>
+#include <set>
+
 namespace coral::vfs {
 namespace {
 
@@ -73,6 +77,82 @@ TEST(ReadAhead, StopsAtTheEndOfALargeTensorButNotOfASmallOne) {
         if (auto range = b.on_read(small, at, 65536)) furthest = range->offset + range->length;
     }
     EXPECT_GE(furthest, 12 * kMiB);
+}
+
+TEST(ReadAhead, ALargeTensorIsReadAheadFromItsFirstRead) {
+    auto record = file(1024 * kMiB, {{1000, 100 * kMiB}, {1000 + 100 * kMiB, 300 * kMiB}, {1000 + 400 * kMiB, 4096}});
+    ReadAhead ahead(16 * kMiB);
+    // The kernel begins with the page in which the tensor begins.
+    auto range = ahead.on_read(record, 100 * kMiB, 128 << 10);
+    ASSERT_TRUE(range);
+    EXPECT_EQ(range->offset, 100 * kMiB + (128 << 10));
+    EXPECT_FALSE(ahead.on_read(record, 400 * kMiB, 4096)) << "a tensor that this read covers";
+    EXPECT_FALSE(ahead.on_read(record, 250 * kMiB, 4096)) << "in the middle of one";
+}
+
+TEST(ReadAhead, AReaderThatGoesOnBeyondATensorReadsTheFile) {
+    auto record = file(512 * kMiB, {{0, 64 * kMiB}, {64 * kMiB, 64 * kMiB}, {128 * kMiB, 384 * kMiB}});
+    ReadAhead ahead(16 * kMiB);
+    std::uint64_t asked_to = 0, at_first_end = 0, at_second_end = 0;
+    for (std::uint64_t at = 0; at < 128 * kMiB; at += kMiB) {
+        if (auto range = ahead.on_read(record, at, kMiB)) asked_to = range->offset + range->length;
+        if (at + kMiB == 64 * kMiB) at_first_end = asked_to;
+        if (at + kMiB == 120 * kMiB) at_second_end = asked_to;
+    }
+    EXPECT_EQ(at_first_end, 64 * kMiB);
+    EXPECT_GT(at_second_end, 132 * kMiB);
+}
+
+TEST(ReadAhead, ThirtyTwoThreadsThatTakeTensorsInRandomOrderAllStream) {
+    constexpr std::uint64_t kTensor = 8 * kMiB, kTensors = 128;
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> tensors;
+    for (std::uint64_t i = 0; i < kTensors; ++i) tensors.push_back({4096 + i * kTensor, kTensor});
+    auto record = file(4096 + kTensors * kTensor, tensors);
+    ReadAhead ahead(16 * kMiB);
+    std::mt19937 random(1);
+    std::shuffle(tensors.begin(), tensors.end(), random);
+    std::set<std::uint64_t> asked;  // pieces of 128 KiB
+    std::uint64_t reads = 0, found = 0;
+    for (std::size_t group = 0; group < kTensors; group += 32) {
+        for (std::uint64_t at = 0; at < kTensor; at += 128 << 10) {
+            for (std::size_t thread = 0; thread < 32; ++thread) {
+                std::uint64_t offset = tensors[group + thread].first + at;
+                found += asked.count(offset >> 17);
+                ++reads;
+                auto range = ahead.on_read(record, offset, 128 << 10);
+                for (std::uint64_t p = 0; range && p < range->length; p += 128 << 10)
+                    asked.insert((range->offset + p) >> 17);
+            }
+        }
+    }
+    EXPECT_GT(found, reads * 9 / 10);
+}
+
+TEST(ReadAhead, RandomReadsDoNotPushOutAStream) {
+    auto record = file(4096 * kMiB);
+    ReadAhead ahead(16 * kMiB);
+    std::mt19937_64 random(1);
+    std::uint64_t asked_to = 0, wasted = 0;
+    for (std::uint64_t at = 0; at < 64 * kMiB; at += 128 << 10) {
+        if (auto range = ahead.on_read(record, at, 128 << 10)) asked_to = range->offset + range->length;
+        EXPECT_GT(asked_to, at + (128 << 10));
+        for (int i = 0; i < 100; ++i) {
+            std::uint64_t where = (100 * kMiB + random() % (3900 * kMiB)) & ~std::uint64_t{4095};
+            wasted += ahead.on_read(record, where, 4096).has_value();
+        }
+    }
+    EXPECT_LT(wasted, 512u * 100 / 50) << "of random reads one in a hundred looks like two in a row";
+}
+
+TEST(ReadAhead, WhatFoundNoRoomIsAskedForAgain) {
+    auto record = file(256 * kMiB);
+    ReadAhead ahead(16 * kMiB);
+    auto range = ahead.on_read(record, 0, kMiB);
+    ASSERT_TRUE(range);
+    ahead.declined(*range, 256 << 10);
+    auto again = ahead.on_read(record, kMiB, 128 << 10);
+    ASSERT_TRUE(again);
+    EXPECT_EQ(again->offset, kMiB + (256 << 10));
 }
 
 TEST(ReadAhead, OffAndBeyondTheEnd) {
