@@ -2,7 +2,9 @@
 #include <fcntl.h>
 
 #include <cerrno>
-#include <memory>
+#include <mutex>
+#include <new>
+#include <vector>
 
 #include "coral/base/bytes.hpp"
 #include "io_mode.hpp"
@@ -13,19 +15,49 @@ namespace coral::fuse {
 
 namespace {
 
-// One read buffer per thread of the session: at most 1 MiB each, and no allocation per request. Not from the heap's
-// arenas, and not touched before the first read.
-struct ReadBuffer {
-    std::unique_ptr<std::byte[]> bytes{new std::byte[kMaxIo]};
-    MutableBytes span(std::size_t size) { return {bytes.get(), size}; }
-};
+// Read buffers of 1 MiB, as many as there were reads at once, and no allocation per request. The kernel wakes the
+// thread that has slept longest, so a buffer of its own would have left the processor's cache: the one that was given
+// back last is still there. Each begins at a page: the kernel copies page by page, and would need two of ours for each
+// of its own.
+class ReadBuffer {
+  public:
+    explicit ReadBuffer(std::size_t size) : size_(size), bytes_(size <= kMaxIo ? take() : make(size)) {}
+    ~ReadBuffer() {
+        if (size_ <= kMaxIo && give()) return;
+        ::operator delete(bytes_, kPage);  // also when a kernel with a raised max_pages_limit asked for more
+    }
+    ReadBuffer(const ReadBuffer&) = delete;
+    ReadBuffer& operator=(const ReadBuffer&) = delete;
+    MutableBytes span() { return {bytes_, size_}; }
 
-MutableBytes read_buffer(std::size_t size, Buffer& large) {
-    thread_local ReadBuffer buffer;
-    if (size <= kMaxIo) return buffer.span(size);
-    large.resize(size);  // a kernel with a raised max_pages_limit
-    return large;
-}
+  private:
+    static constexpr std::align_val_t kPage{4096};
+    struct Spares {
+        Spares() { bytes.reserve(256); }
+        std::mutex mutex;
+        std::vector<std::byte*> bytes;
+    };
+    static Spares& spares() {
+        static Spares* all = new Spares;
+        return *all;
+    }
+    static std::byte* make(std::size_t size) { return static_cast<std::byte*>(::operator new(size, kPage)); }
+    static std::byte* take() {
+        std::lock_guard lock(spares().mutex);
+        if (spares().bytes.empty()) return make(kMaxIo);
+        std::byte* last = spares().bytes.back();
+        spares().bytes.pop_back();
+        return last;
+    }
+    bool give() {
+        std::lock_guard lock(spares().mutex);
+        if (spares().bytes.size() == spares().bytes.capacity()) return false;
+        spares().bytes.push_back(bytes_);
+        return true;
+    }
+    std::size_t size_;
+    std::byte* bytes_;
+};
 
 // The kernel did not take the answer: it will never send RELEASE.
 void abandon(vfs::Filesystem& fs, vfs::HandleId handle) {
@@ -75,10 +107,9 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
 
 void op_read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* info) {
     handle(req, "read", [&](Request& r) {
-        Buffer large;
-        MutableBytes out = read_buffer(size, large);
-        auto got = r.fs().read(info->fh, static_cast<std::uint64_t>(offset), out);
-        got ? r.data(out.data(), *got) : r.error(got.error());
+        ReadBuffer buffer(size);
+        auto got = r.fs().read(info->fh, static_cast<std::uint64_t>(offset), buffer.span());
+        got ? r.data(buffer.span().data(), *got) : r.error(got.error());
     });
 }
 
