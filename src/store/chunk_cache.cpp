@@ -41,6 +41,12 @@ Result<BlockPtr> ChunkCache::wait(Flight& flight) {
     return *flight.result;
 }
 
+bool ChunkCache::contains(const ChunkKey& key) {
+    Shard& s = shard(key);
+    std::lock_guard lock(s.mutex);
+    return s.entries.count(key) != 0 || s.flights.count(key) != 0;
+}
+
 BlockPtr ChunkCache::peek(const ChunkKey& key) {
     Shard& s = shard(key);
     std::lock_guard lock(s.mutex);

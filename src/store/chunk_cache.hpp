@@ -39,6 +39,7 @@ class ChunkCache {
     using Loader = std::function<Result<BlockPtr>()>;
     explicit ChunkCache(std::uint64_t budget) : budget_(budget) {}
 
+    bool contains(const ChunkKey& key);  // or on its way; this is no reading
     BlockPtr peek(const ChunkKey& key);  // null when it is not there (yet)
     // Waits for it if it is being decoded; null when it is neither there nor on its way, or could not be decoded: then
     // the caller decodes it, to where he wants it.

@@ -22,8 +22,7 @@ DecodeAhead::~DecodeAhead() {
     for (std::thread& thread : threads_) thread.join();
 }
 
-std::uint64_t DecodeAhead::submit(const std::shared_ptr<const FileRecord>& record, std::uint32_t segment,
-                                  std::uint64_t offset, std::uint64_t length) {
+std::uint64_t DecodeAhead::submit(const SegmentId& segment, std::uint64_t offset, std::uint64_t length) {
     const std::uint64_t begin = offset, end = offset + length;
     while (offset < end) {
         std::uint64_t number = offset / kPiece, next = std::min(end, (number + 1) * kPiece);
@@ -31,9 +30,9 @@ std::uint64_t DecodeAhead::submit(const std::shared_ptr<const FileRecord>& recor
         bool wake = false, taken = false;
         {
             std::lock_guard lock(mutex_);
-            taken = !stop_ && waiting_.insert({record->segments[segment], number}).second;
+            taken = !stop_ && waiting_.insert({segment, number}).second;
             if (taken) {
-                queue_.push_back({record, segment, offset, next - offset});
+                queue_.push_back({segment, offset, next - offset});
                 count();
                 wake = idle_ > 0;
             }
@@ -64,15 +63,14 @@ void DecodeAhead::run() {
         wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
         --idle_;
         if (stop_) return;
-        Piece piece = std::move(queue_.front());
+        const Piece piece = queue_.front();
         queue_.pop_front();
-        const Key key{piece.id(), piece.offset / kPiece};
+        const Key key{piece.segment, piece.offset / kPiece};
         const bool wanted = waiting_.erase(key) != 0;
         if (wanted) running_.push_back(key);
         lock.unlock();
         if (wanted) decode(piece);
         reader_.cache().release_ahead(piece.length);
-        piece.record = nullptr;  // freed outside the lock
         lock.lock();
         if (!wanted) continue;
         running_.erase(std::find(running_.begin(), running_.end(), key));
@@ -84,7 +82,7 @@ void DecodeAhead::run() {
 // What cannot be decoded is told to who reads it.
 void DecodeAhead::decode(const Piece& piece) {
     try {
-        (void)reader_.warm(piece.id(), piece.offset, piece.length);
+        (void)reader_.warm(piece.segment, piece.offset, piece.length);
     } catch (const std::exception& e) {
         log_debug("reading ahead: {}", e.what());
     }

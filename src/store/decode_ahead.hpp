@@ -12,7 +12,6 @@
 #include <unordered_set>
 #include <vector>
 
-#include "coral/store/store.hpp"
 #include "store/segment_reader.hpp"
 
 namespace coral::store {
@@ -24,10 +23,11 @@ class DecodeAhead {
     DecodeAhead(const DecodeAhead&) = delete;
     DecodeAhead& operator=(const DecodeAhead&) = delete;
 
-    // Bytes [offset, offset + length) of a segment of `record`. How many of them, from the beginning, were taken: fewer
-    // when the budget is used up.
-    std::uint64_t submit(const std::shared_ptr<const FileRecord>& record, std::uint32_t segment, std::uint64_t offset,
-                         std::uint64_t length);
+    // Bytes [offset, offset + length) of a segment. How many of them, from the beginning, were taken: fewer when the
+    // budget is used up.
+    std::uint64_t submit(const SegmentId& segment, std::uint64_t offset, std::uint64_t length);
+    // Threads that have nothing to do; a reader of several chunks may have them help.
+    std::size_t idle() const { return idle_.load(std::memory_order_relaxed); }
     // A reader is about to read this: what has not been begun of it is left to him, so that he never waits for a thread
     // that has other chunks to do first; what has been begun he waits for, so that nothing is decoded twice.
     void claim(const SegmentId& segment, std::uint64_t offset, std::uint64_t length);
@@ -37,10 +37,8 @@ class DecodeAhead {
 
   private:
     struct Piece {
-        std::shared_ptr<const FileRecord> record;
-        std::uint32_t segment = 0;
+        SegmentId segment;
         std::uint64_t offset = 0, length = 0;
-        const SegmentId& id() const { return record->segments[segment]; }
     };
     struct Key {
         SegmentId segment;
@@ -62,8 +60,8 @@ class DecodeAhead {
     std::deque<Piece> queue_;                   // also what was claimed meanwhile
     std::unordered_set<Key, KeyHash> waiting_;  // what of it still has to be done
     std::vector<Key> running_;                  // one for each thread at most
-    std::atomic<std::size_t> open_{0};          // how many are waiting or running, for those who need not look
-    std::size_t idle_ = 0;
+    std::atomic<std::size_t> idle_{0};
+    std::atomic<std::size_t> open_{0};  // how many are waiting or running, for those who need not look
     bool stop_ = false;
     std::vector<std::thread> threads_;
 };

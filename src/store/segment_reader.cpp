@@ -239,6 +239,15 @@ Status SegmentReader::read_other(const SegmentId& id, const Place& bad, std::uin
     return make_error(Errc::kCorrupt, "no other record");
 }
 
+bool SegmentReader::is_decoded(const SegmentId& id, std::uint64_t offset) {
+    if (groups_.contains(id)) return true;
+    auto found = place(id);
+    if (!found || offset >= (*found)->length) return false;
+    const CodedBlock& block = *(*found)->block;
+    auto index = static_cast<std::uint32_t>(((*found)->offset + offset) >> block.header.chunk_log2);
+    return cache_.contains({block.id, index, block.header.chunk_log2});
+}
+
 Status SegmentReader::warm(const SegmentId& id, std::uint64_t offset, std::uint64_t length) {
     if (groups_.contains(id)) return {};
     CORAL_TRY(auto found, place(id));

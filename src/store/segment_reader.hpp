@@ -38,6 +38,8 @@ class SegmentReader {
     Result<std::shared_ptr<const Place>> place(const SegmentId& id);
     // Decodes the chunks that cover the range into the cache, ahead of whoever will read them.
     Status warm(const SegmentId& id, std::uint64_t offset, std::uint64_t length);
+    // The chunk with this byte is there, or on its way.
+    bool is_decoded(const SegmentId& id, std::uint64_t offset);
     // For fsck: decodes a chunk from stored bytes that are at hand; only base bytes come through the cache.
     Status decode(const codec::SegmentHeader& header, std::uint32_t chunk, Bytes stored, MutableBytes out);
     Result<std::shared_ptr<const CodedBlock>> load_block(const Row& row);

@@ -124,7 +124,8 @@ class StoreImpl final : public Store {
     std::condition_variable put_done_;
     std::unordered_set<SegmentId> putting_;  // being encoded: a second put of the same waits for the first
 
-    std::unique_ptr<DecodeAhead> ahead_;  // last: its threads use all of the above
+    std::atomic<std::size_t> reading_{0};  // how many are in read_pieces
+    std::unique_ptr<DecodeAhead> ahead_;   // last: its threads use all of the above
 };
 
 }  // namespace coral::store

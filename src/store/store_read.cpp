@@ -148,10 +148,24 @@ Result<std::size_t> StoreImpl::read_extents(const FileRecord& record, std::uint6
     return done;
 }
 
-// Piece by piece, so that threads that decode ahead may do the later ones while this one does the first.
+// Piece by piece, so that threads that decode ahead may do the later ones while this one does the first. Somebody waits
+// for one page of it, perhaps: if there are cores that have nothing to do, they are asked to.
 Status StoreImpl::read_pieces(const SegmentId& id, std::uint64_t offset, MutableBytes out) {
+    constexpr std::uint64_t kPiece = DecodeAhead::kPiece;
+    struct Reading {
+        std::atomic<std::size_t>& count;
+        const std::size_t others;
+        explicit Reading(std::atomic<std::size_t>& all) : count(all), others(all.fetch_add(1)) {}
+        ~Reading() { --count; }
+    } reading(reading_);
+    const std::uint64_t first = kPiece - offset % kPiece;
+    if (out.size() > first && !reader_->is_decoded(id, offset)) {
+        // Others who read need a core, too, and so do we.
+        const std::size_t idle = ahead_->idle(), helpers = idle > reading.others + 1 ? idle - reading.others - 1 : 0;
+        (void)ahead_->submit(id, offset + first, std::min<std::uint64_t>(helpers * kPiece, out.size() - first));
+    }
     while (!out.empty()) {
-        std::uint64_t left = DecodeAhead::kPiece - offset % DecodeAhead::kPiece;
+        std::uint64_t left = kPiece - offset % kPiece;
         MutableBytes piece = out.first(static_cast<std::size_t>(std::min<std::uint64_t>(left, out.size())));
         ahead_->claim(id, offset, piece.size());
         CORAL_CHECK(reader_->read(id, offset, piece));
@@ -170,7 +184,7 @@ std::uint64_t StoreImpl::prefetch(std::shared_ptr<const FileRecord> record, std:
         const Extent& e = record->extents[i];
         std::uint64_t from = std::max(offset, position) - position;
         std::uint64_t wanted = std::min(end - position, e.length) - from, taken = wanted;
-        if (e.segment != Extent::kInline) taken = ahead_->submit(record, e.segment, e.offset + from, wanted);
+        if (e.segment != Extent::kInline) taken = ahead_->submit(record->segments[e.segment], e.offset + from, wanted);
         if (taken < wanted) return position + from + taken - offset;
         position += e.length;
     }

@@ -10,7 +10,7 @@ namespace {
 // The kernel issues the reads of one reader in parallel, so they arrive a little out of order.
 constexpr std::uint64_t kSlack = 2u << 20;
 // As much around a single read tells that the next one follows it.
-constexpr std::uint64_t kCloseBy = 256u << 10;
+constexpr std::uint64_t kCloseBy = 128u << 10;
 constexpr std::uint64_t kPage = 4096;
 constexpr std::uint64_t kFirstWindow = 1u << 20;
 // Fewer bytes than a chunk are not worth a task.
@@ -46,7 +46,9 @@ auto& oldest_of(Regions& regions) {
 
 ReadAhead::Region* ReadAhead::stream_at(std::uint64_t offset) {
     for (Region& r : streams_) {
-        if (r.used != 0 && offset + kSlack >= r.next && offset <= r.next + kSlack) return &r;
+        // Little of a young one, which may still be two random reads that happened to be neighbours.
+        const std::uint64_t slack = std::min(kSlack, r.window / 2);
+        if (r.used != 0 && offset + slack >= r.next && offset <= r.next + slack) return &r;
     }
     return nullptr;
 }
@@ -82,15 +84,12 @@ std::optional<ReadAheadRange> ReadAhead::on_read(const store::FileRecord& record
 
 std::optional<ReadAheadRange> ReadAhead::advance(const store::FileRecord& record, Region& r, std::uint64_t length) {
     r.window = r.window == 0 ? std::min(limit_, std::max(kFirstWindow, 2 * length)) : std::min(limit_, r.window * 2);
-    if (r.stop != 0 && r.next >= r.stop + kFirstWindow) r.whole = true;
 
     std::uint64_t want = std::min(record.size, r.next + r.window);
     std::uint64_t stop = tensor_end(record, r.next < record.size ? r.next : record.size - 1);
-    // A reader of one large tensor stops at its end; small ones are read in a row.
-    if (!r.whole && stop < want && stop > r.next && stop - r.next >= r.window / 2) {
-        want = stop;
-        r.stop = stop;
-    }
+    // A reader of one large tensor stops at its end, for all we know until he is nearly there; small ones are read in a
+    // row.
+    if (stop > r.next && stop - r.next >= r.window / 2) want = std::min(want, stop);
     // Few larger pieces rather than many small ones: each wakes a thread.
     std::uint64_t step = std::max(kStep, r.window / 8);
     if (want < r.ahead_to + step && want < record.size) return std::nullopt;

@@ -31,8 +31,6 @@ class ReadAhead {
         std::uint64_t next = 0;      // where the reader is expected
         std::uint64_t ahead_to = 0;  // asked for up to here
         std::uint64_t window = 0;
-        std::uint64_t stop = 0;  // the end of a tensor, beyond which nothing was asked for
-        bool whole = false;      // has gone on beyond such an end: reads the file, not a tensor
         std::uint64_t used = 0;  // 0: free
     };
     // Readers that are known to be sequential, and places where somebody has read once: random reads push out the

@@ -186,6 +186,26 @@ TEST_F(ConcurrencyTest, AReaderAndThoseAheadOfHimDecodeEachChunkOnce) {
     }
 }
 
+// A large read of what is not decoded, and nobody else wants a core.
+TEST_F(ConcurrencyTest, IdleThreadsHelpALoneReader) {
+    Buffer raw = noise(8 << 20, 7);
+    FileId id = put_file(*store_, raw, 8 << 20).id;
+    ASSERT_OK(store_->sync());
+    std::uint64_t helped = 0;
+    for (int tries = 0; tries < 20 && helped == 0; ++tries) {
+        reopen(os_);
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));  // until those threads wait for work
+        auto record = store_->file(id);
+        ASSERT_OK(record);
+        Buffer out(1 << 20);
+        ASSERT_OK(store_->read_file(**record, 0, out));
+        EXPECT_TRUE(std::equal(out.begin(), out.end(), raw.begin()));
+        EXPECT_EQ(store_->stats()->cache_misses, 4u);
+        helped = store_->stats()->cache_hits;  // chunks that another thread decoded
+    }
+    EXPECT_GE(helped, 1u);
+}
+
 TEST_F(ConcurrencyTest, NoMoreIsDecodedAheadThanThereIsABudgetFor) {
     Buffer raw = noise(40 << 20, 7);
     FileId id = put_file(*store_, raw, 8 << 20).id;

@@ -90,19 +90,6 @@ TEST(ReadAhead, ALargeTensorIsReadAheadFromItsFirstRead) {
     EXPECT_FALSE(ahead.on_read(record, 250 * kMiB, 4096)) << "in the middle of one";
 }
 
-TEST(ReadAhead, AReaderThatGoesOnBeyondATensorReadsTheFile) {
-    auto record = file(512 * kMiB, {{0, 64 * kMiB}, {64 * kMiB, 64 * kMiB}, {128 * kMiB, 384 * kMiB}});
-    ReadAhead ahead(16 * kMiB);
-    std::uint64_t asked_to = 0, at_first_end = 0, at_second_end = 0;
-    for (std::uint64_t at = 0; at < 128 * kMiB; at += kMiB) {
-        if (auto range = ahead.on_read(record, at, kMiB)) asked_to = range->offset + range->length;
-        if (at + kMiB == 64 * kMiB) at_first_end = asked_to;
-        if (at + kMiB == 120 * kMiB) at_second_end = asked_to;
-    }
-    EXPECT_EQ(at_first_end, 64 * kMiB);
-    EXPECT_GT(at_second_end, 132 * kMiB);
-}
-
 TEST(ReadAhead, ThirtyTwoThreadsThatTakeTensorsInRandomOrderAllStream) {
     constexpr std::uint64_t kTensor = 8 * kMiB, kTensors = 128;
     std::vector<std::pair<std::uint64_t, std::uint64_t>> tensors;
