@@ -281,8 +281,8 @@ void Daemon::end_session() {
     if (!session_) return;
     session_->detach();
     if (!worker_) return;
-    auto top = mounted_at(mount_point_);
-    if (handover_ && handover_->ready() && top && top->type == "fuse.coral") (void)unmount_lazily(mount_point_);
+    // Somebody may have mounted there anew already: only our own connection tells whether ours is gone.
+    if (handover_ && handover_->ready() && session_->connected()) (void)unmount_lazily(mount_point_);
     locks_->close_connection();
     session_->drop_connection();
 }

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
@@ -76,8 +77,15 @@ Status Session::adopt(int descriptor) {
     return {};
 }
 
-// The number stays taken: libfuse closes it once more at its end.
+bool Session::connected() const {
+    pollfd item{descriptor(), 0, 0};
+    return ::poll(&item, 1, 0) >= 0 && !(item.revents & (POLLERR | POLLNVAL));
+}
+
+// The number stays taken: libfuse closes it once more at its end. It must not unmount then: it could not tell any more
+// whose mount is there.
 void Session::drop_connection() {
+    attached_ = false;
     int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0) return;
     ::dup3(null, descriptor(), O_CLOEXEC);

@@ -24,6 +24,7 @@ class Session {
     // A connection that somebody else has mounted, and unmounts.
     Status adopt(int descriptor);
     int descriptor() const { return fuse_session_fd(session_); }
+    bool connected() const;  // the mount is still there
     // Without unmounting: when nobody else has it either, clients get ENOTCONN.
     void drop_connection();
     // Serves requests until the mount is gone or leave() was called.

@@ -35,7 +35,9 @@ std::string io_xattr(const Node& node) {
 Result<std::string> MountedFilesystem::get_xattr(NodeId id, const std::string& name) {
     CORAL_TRY(NodePtr node, node_of(id));
     if (name.starts_with(kOurs)) return coral_xattr(node, std::string_view(name).substr(kOurs.size()));
-    if (name.starts_with("system.")) return make_error(Errc::kUnsupported, fmt::format("{}: not supported", name));
+    // "Not here at all" rather than "not on this file": `ls -l` asks for security.selinux once and not for every file.
+    if (name.starts_with("system.") || name.starts_with("security."))
+        return make_error(Errc::kUnsupported, fmt::format("{}: not supported", name));
     repo::Xattrs all;
     if (node->kind == NodeKind::kBranchEntry) {
         CORAL_TRY(BranchRef ref, branch_ref(node));
