@@ -59,6 +59,10 @@ class Daemon {
     void end_session();
     Status request_stop();
     Status request_replacement();
+    // Somebody will start another process when this one ends.
+    bool supervised() const {
+        return worker_ && handover_->resends() && ::getppid() == static_cast<pid_t>(worker_->supervisor_pid);
+    }
     void stop_by_force();
     void sync_mount();
 
@@ -140,7 +144,8 @@ Status Daemon::set_up() {
                                [this] { return passthrough_.usable() ? std::string("on") : passthrough_.why_not(); },
                                [this] { return request_replacement(); },
                                handover_.get(),
-                               worker_ ? static_cast<std::uint32_t>(worker_->supervisor_pid) : 0};
+                               worker_ ? static_cast<std::uint32_t>(worker_->supervisor_pid) : 0,
+                               [this] { return supervised(); }};
     service_ = std::make_unique<DaemonService>(*fs_, *repo_, mount_point_, std::move(hooks));
     control::Listener listener;
     if (worker_) listener = {locks_->inherited_socket(), handover_->socket_path()};
@@ -217,7 +222,7 @@ void Daemon::leave_to_another() {
 void Daemon::wait_for_signal() {
     set_thread_name("signals");
     int number = wait_for_termination_signal();
-    while (number == SIGHUP && serving_ && !(handover_ && handover_->resends())) {
+    while (number == SIGHUP && serving_ && !supervised()) {
         log_info("SIGHUP: there is no supervisor that could start another process");
         number = wait_for_termination_signal();
     }
@@ -245,7 +250,7 @@ Status Daemon::request_stop() {
 }
 
 Status Daemon::request_replacement() {
-    if (!handover_ || !handover_->resends())
+    if (!supervised())
         return make_error(Errc::kUnsupported, fmt::format("{}: its daemon has no supervisor that could start another "
                                                           "one; unmount it and mount it again",
                                                           mount_point_));

@@ -124,7 +124,7 @@ Result<control::DaemonInfo> DaemonService::info() {
     info.worker_pid = static_cast<std::uint32_t>(::getpid());
     info.pid = hooks_.supervisor ? hooks_.supervisor : info.worker_pid;
     if (hooks_.handover) info.workers = hooks_.handover->workers();
-    info.supervised = hooks_.handover && hooks_.handover->resends();
+    info.supervised = hooks_.supervised && hooks_.supervised();
     info.mount_point = mount_point_;
     info.repository = repo_.dir();
     info.version = CORAL_VERSION;

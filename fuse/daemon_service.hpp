@@ -25,6 +25,7 @@ class DaemonService final : public control::Service {
         std::function<Status()> replace;           // by another process
         vfs::Handover* handover = nullptr;         // null: nobody follows
         std::uint32_t supervisor = 0;              // its process id
+        std::function<bool()> supervised;          // would another process go on now?
     };
     DaemonService(vfs::Filesystem& fs, repo::Repository& repo, std::string mount_point, Hooks hooks);
     ~DaemonService() override;
