@@ -246,12 +246,8 @@ class Job {
         choice.source.second = from(bases_[inputs.second]);
     }
 
-    std::vector<std::uint32_t> covered_by(const DeltaSource& source, const std::vector<std::uint32_t>& rest) const {
-        std::vector<std::uint32_t> covered;
-        for (std::uint32_t c : rest) {
-            if (covers(source, e_.header.hint, std::size_t{c} << chunk_log2_, part(c).size())) covered.push_back(c);
-        }
-        return covered;
+    std::vector<std::uint32_t> covered(const DeltaSource& source, const std::vector<std::uint32_t>& rest) const {
+        return covered_by(source, e_.header.hint, raw_, chunk_log2_, rest);
     }
 
     static bool belongs(const Base& base, std::size_t b) {
@@ -270,13 +266,13 @@ class Job {
         std::optional<std::size_t> best;
         double best_bits = 0;
         for (std::size_t i = 0; i < choices.size(); ++i) {
-            std::vector<std::uint32_t> covered = covered_by(choices[i].source, rest);
-            if (covered.empty()) continue;
-            double share = static_cast<double>(covered.size()) / static_cast<double>(rest.size());
+            const std::vector<std::uint32_t> some = covered(choices[i].source, rest);
+            if (some.empty()) continue;
+            double share = static_cast<double>(some.size()) / static_cast<double>(rest.size());
             double bits =
                 choices.size() == 1
                     ? 0
-                    : sample_delta(kernels(), e_.header.hint, raw_, choices[i].source, chunk_log2_, covered) * share +
+                    : sample_delta(kernels(), e_.header.hint, raw_, choices[i].source, chunk_log2_, some) * share +
                           8.0 * e_.header.hint.width * (1 - share);
             if (!best || bits < best_bits) best = i, best_bits = bits;
         }
@@ -308,10 +304,11 @@ class Job {
         const bool few = palette.bits < kPalettePays * std::min(solo.bits, raw_bits);
         double best = kAttach * (few ? palette.bits : std::min(solo.bits, raw_bits));
         if (auto choice = choose_delta(rest)) {
-            std::vector<std::uint32_t> covered = covered_by(choice->source, rest);
+            auto delta = train_delta(k, hint, raw_, choice->source, chunk_log2_, rest);
+            // From here on as it was trained: where chunks are differences, their symbols have been counted.
+            choice->source = needed_of(choice->source, delta.model);
             double left = raw_bits;
-            for (std::uint32_t c : covered) left -= 8.0 * static_cast<double>(part(c).size());
-            auto delta = train_delta(k, hint, raw_, choice->source, chunk_log2_, covered);
+            for (std::uint32_t c : covered(choice->source, rest)) left -= 8.0 * static_cast<double>(part(c).size());
             delta.bits += left / raw_bits * solo.bits;
             if (delta.bits < best) {
                 best = delta.bits;
@@ -343,14 +340,11 @@ class Job {
     void take(const DeltaModel& model) {
         if (model.adam) {
             chosen_ = {delta_->base, delta_->inputs->first, delta_->inputs->second};
-            delta_->source.before = {};
             return;
         }
-        delta_->source.formula = Formula::kNone;  // where only the base reaches, differences do, too
         if (!is_chosen(delta_->base)) chosen_.push_back(delta_->base);
         bool both = delta_->second && (model.needs_before() || model.cast != 0);
         if (both && !is_chosen(*delta_->second)) chosen_.push_back(*delta_->second);
-        if (!model.needs_before()) delta_->source.before = {};
     }
 
     bool is_chosen(std::size_t b) const { return std::find(chosen_.begin(), chosen_.end(), b) != chosen_.end(); }

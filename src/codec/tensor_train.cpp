@@ -324,6 +324,25 @@ bool covers(const DeltaSource& source, const Hint& hint, std::uint64_t begin, st
     return source.before.empty() || begin + length <= source.before.size();
 }
 
+std::vector<std::uint32_t> covered_by(const DeltaSource& source, const Hint& hint, Bytes raw, unsigned chunk_log2,
+                                      const std::vector<std::uint32_t>& chunks) {
+    std::vector<std::uint32_t> covered;
+    for (std::uint32_t c : chunks) {
+        const std::size_t begin = std::size_t{c} << chunk_log2;
+        if (covers(source, hint, begin, std::min(std::size_t{1} << chunk_log2, raw.size() - begin))) {
+            covered.push_back(c);
+        }
+    }
+    return covered;
+}
+
+DeltaSource needed_of(const DeltaSource& source, const DeltaModel& model) {
+    DeltaSource out = source;
+    if (!model.needs_before()) out.before = {};
+    if (!model.adam) out.formula = Formula::kNone, out.first = {}, out.second = {};
+    return out;
+}
+
 double sample_delta(const Kernels& k, const Hint& hint, Bytes raw, const DeltaSource& source, unsigned chunk_log2,
                     const std::vector<std::uint32_t>& chunks) {
     DeltaModel model = plain_model(hint, raw.size() / hint.width, source);
@@ -340,12 +359,15 @@ Trained<DeltaModel> train_delta(const Kernels& k, const Hint& hint, Bytes raw, c
     Trained<DeltaModel> out;
     out.model = plain_model(hint, elements, source);
     const bool fine = elements >= kStepFrom;
-    refine(k, hint, samples_of(hint, raw, source, chunk_log2, chunks), !source.before.empty() && fine, fine,
-           source.formula, out.model);
+    refine(k, hint, samples_of(hint, raw, source, chunk_log2, covered_by(source, hint, raw, chunk_log2, chunks)),
+           !source.before.empty() && fine, fine, source.formula, out.model);
+    // What is not counted has no code.
+    const DeltaSource needed = needed_of(source, out.model);
+    const std::vector<std::uint32_t> covered = covered_by(needed, hint, raw, chunk_log2, chunks);
     std::vector<SymbolClass> classes;
     {
         SymbolCounter counter;
-        for (const Piece& piece : pieces_of(hint, raw, source, chunk_log2, chunks, chunks.size())) {
+        for (const Piece& piece : pieces_of(hint, raw, needed, chunk_log2, covered, covered.size())) {
             count_piece(k, hint, out.model, piece, counter);
         }
         classes = counter.classes();

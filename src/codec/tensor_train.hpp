@@ -14,8 +14,7 @@ struct Trained {
     double bits = 0;  // of all chunks that were measured, tables included
 };
 
-// What differences could be taken from. All begin where the segment does; chunks that they do not cover wholly must not
-// be named.
+// What differences could be taken from. All begin where the segment does, and may end earlier.
 struct DeltaSource {
     Bytes base;
     Bytes before;           // empty: none
@@ -27,14 +26,22 @@ struct DeltaSource {
 
 // Does it cover [begin, begin + length) of the segment?
 bool covers(const DeltaSource& source, const Hint& hint, std::uint64_t begin, std::size_t length);
+// Those of `chunks` that it covers wholly.
+std::vector<std::uint32_t> covered_by(const DeltaSource& source, const Hint& hint, Bytes raw, unsigned chunk_log2,
+                                      const std::vector<std::uint32_t>& chunks);
+// The source without what the model does not use, which then does not bound what is covered either.
+DeltaSource needed_of(const DeltaSource& source, const DeltaModel& model);
 
 // `chunks`: which to measure, by number.
 Trained<SoloModel> train_solo(const Kernels& k, const Hint& hint, Bytes raw, unsigned chunk_log2,
                               const std::vector<std::uint32_t>& chunks);
+// Samples are taken of the chunks that `source` covers, of which there must be one. What is measured, and gets its
+// codes, are those that needed_of() the model covers, which may be more: all for which differences may be taken.
 Trained<DeltaModel> train_delta(const Kernels& k, const Hint& hint, Bytes raw, const DeltaSource& source,
                                 unsigned chunk_log2, const std::vector<std::uint32_t>& chunks);
 
-// Bits an element, about, from a few samples: to choose among bases before tables are made.
+// Bits an element, about, from a few samples: to choose among bases before tables are made. Of `chunks`, the source
+// must cover all.
 double sample_delta(const Kernels& k, const Hint& hint, Bytes raw, const DeltaSource& source, unsigned chunk_log2,
                     const std::vector<std::uint32_t>& chunks);
 

@@ -195,6 +195,43 @@ TEST(LastStep, IsNotTakenInVain) {
     EXPECT_EQ(decoded(e, {s.base}), s.raw);
 }
 
+// A file that has grown: the state before ends earlier than the base. Behind its end lie differences of sizes that do
+// not occur where it reaches, and they need codes, too.
+TEST(LastStep, WhatTheStateBeforeDoesNotReach) {
+    constexpr std::size_t kReach = 4 * 100'000 + 3, kElements = 300'000;
+    std::mt19937 random(12);
+    Buffer base = weights(kElements, 1), raw = base, stranger = weights(kElements, 77);
+    for (std::size_t i = 0; i < raw.size(); i += 4) {
+        raw[i] ^= static_cast<std::byte>(random() & 15);
+        if (i < kReach) continue;
+        raw[i + 1] ^= static_cast<std::byte>(random());
+        if (i % 1000 == 0) raw[i + 3] ^= std::byte{0x80};
+    }
+    stranger.resize(kReach);
+    std::vector<Base> bases{base_of(1, base), base_of(2, stranger)};
+    const Encoded plain = encoded(raw, kF32, {bases[0]});
+    bases[0].before = 1;
+    const Encoded e = encoded(raw, kF32, bases);
+    ASSERT_EQ(e.header.bases.size(), 1u) << "of no use";
+    for (const Chunk& chunk : e.header.chunks) EXPECT_EQ(chunk.mode, Mode::kDelta);
+    EXPECT_EQ(e.payload.size(), plain.payload.size());
+    EXPECT_EQ(decoded(e, {base}), raw);
+}
+
+// Where it is of use, what it does not reach is coded alone.
+TEST(LastStep, EndsWithTheStateBefore) {
+    Series s = series(400'000, 0.8f);
+    s.before.resize(3 * kChunkSize + 1);
+    std::vector<Base> bases{base_of(1, s.base), base_of(2, s.before)};
+    bases[0].before = 1;
+    const Encoded e = encoded(s.raw, kF32, bases);
+    ASSERT_EQ(e.header.bases.size(), 2u);
+    for (std::size_t c = 0; c < e.header.chunks.size(); ++c) {
+        EXPECT_EQ(e.header.chunks[c].mode, c < 3 ? Mode::kDelta : Mode::kSolo) << c;
+    }
+    EXPECT_EQ(decoded(e, {s.base, s.before}), s.raw);
+}
+
 TEST(LastStep, CopiesBesideIt) {
     Series s = series(400'000, 0.8f);
     std::memcpy(s.raw.data(), s.base.data(), kChunkSize);                              // nothing changed

@@ -142,6 +142,43 @@ TEST(Adam, IsNotTakenInVain) {
     EXPECT_EQ(decoded(e, {t.w0, part, t.v1}), t.w1);
 }
 
+// Moments that end earlier than the base, and are of no use: behind their end, differences are of other sizes.
+TEST(Adam, WhatTheMomentsDoNotReach) {
+    constexpr std::size_t kReach = 4 * 100'000 + 2, kElements = 300'000;
+    std::mt19937 random(13);
+    Buffer base = training(kElements).w0, raw = base, stranger;
+    for (std::size_t i = 0; i < kElements; ++i) put(stranger, static_cast<float>(random()) * 1e-12f);
+    for (std::size_t i = 0; i < raw.size(); i += 4) {
+        raw[i] ^= static_cast<std::byte>(random() & 15);
+        if (i >= kReach) raw[i + 1] ^= static_cast<std::byte>(random());
+    }
+    const Buffer cut(stranger.begin(), stranger.begin() + kReach);
+    for (Formula formula : {Formula::kAdamWeights, Formula::kAdamVariance}) {
+        for (bool first : {true, false}) {
+            const Encoded e = encoded(raw, kF32, three(base, first ? cut : stranger, first ? stranger : cut, formula));
+            ASSERT_EQ(e.header.bases.size(), 1u);
+            for (const Chunk& chunk : e.header.chunks) EXPECT_EQ(chunk.mode, Mode::kDelta);
+            EXPECT_EQ(decoded(e, {base}), raw);
+        }
+    }
+}
+
+// A formula does without the state before the base, which ends earlier than the moments do.
+TEST(Adam, ReachesFurtherThanTheStateBefore) {
+    constexpr std::size_t kReach = 4 * 100'000 + 1;
+    Training t = training(300'000);
+    std::mt19937 random(14);
+    for (std::size_t i = kReach / 4 + 1; i < 300'000; ++i) t.w1[4 * i + 1] ^= static_cast<std::byte>(random());
+    const Buffer before(t.w0.begin(), t.w0.begin() + kReach);
+    std::vector<Base> bases = three(t.w0, t.m1, t.v1, Formula::kAdamWeights);
+    bases.push_back(base_of(4, before));
+    bases[0].before = 3;
+    const Encoded e = encoded(t.w1, kF32, bases);
+    ASSERT_TRUE(e.header.by_formula());
+    for (const Chunk& chunk : e.header.chunks) EXPECT_EQ(chunk.mode, Mode::kDelta);
+    EXPECT_EQ(decoded(e, {t.w0, t.m1, t.v1}), t.w1);
+}
+
 TEST(Adam, CopiesBesideIt) {
     Training t = training(300'000);
     std::memcpy(t.w1.data(), t.w0.data(), kChunkSize);                            // frozen
