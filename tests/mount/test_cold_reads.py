@@ -82,7 +82,7 @@ def eight_readers(repo: Repo, saves: list[Path], how: str) -> int:
     """The most anonymous memory that the daemon had meanwhile."""
     command = [sys.executable, "-c", READER, repo.main / saves[1].name, saves[1], how]
     readers = [subprocess.Popen([*command, str(seed)], stderr=subprocess.PIPE) for seed in range(8)]
-    daemon, most = repo.json("mount-info", repo.mnt)["pid"], 0
+    daemon, most = repo.json("mount-info", repo.mnt)["worker_pid"], 0
     try:
         while any(reader.poll() is None for reader in readers):
             most = max(most, anonymous_mib(daemon))
@@ -103,7 +103,7 @@ def test_eight_readers_of_one_cold_file(repo: Repo, saves: list[Path]) -> None:
 def test_what_was_read_leaves_the_daemons_memory(repo: Repo, saves: list[Path]) -> None:
     """The kernel has its pages: keeping them a second time would cost memory and page faults."""
     commit_cold(repo, saves)
-    daemon = repo.json("mount-info", repo.mnt)["pid"]
+    daemon = repo.json("mount-info", repo.mnt)["worker_pid"]
     before = anonymous_mib(daemon)
     assert (repo.main / saves[1].name).read_bytes() == saves[1].read_bytes()
     assert anonymous_mib(daemon) - before < 48

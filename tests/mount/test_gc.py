@@ -62,7 +62,7 @@ def test_the_disk_gets_its_room_back(mounted: Repo) -> None:
     assert len((mounted.commit_dir(commit) / "lost.bin").read_bytes()) == 3 << 20
     mounted.run("branch", "-D", "lost")
     mounted.run("gc", "--prune=now")
-    pid = mounted.coral.daemons()[0]
+    pid = mounted.workers()[0]
 
     def held() -> list[str]:
         links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]

@@ -197,7 +197,7 @@ class Mounted:
         wait_until("staging files go", lambda: self.stats()["staging_bytes"] == 0, seconds=60, step=0.05)
 
     def process(self) -> int:
-        return int(self.info()["pid"])
+        return int(self.info()["worker_pid"])
 
     def anonymous_mib(self) -> float:
         for line in Path(f"/proc/{self.process()}/status").read_text().splitlines():

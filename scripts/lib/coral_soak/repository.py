@@ -24,7 +24,7 @@ class Repository:
         self.coral, self.place, self.options = bin_ / "coral", place, options
         self.path, self.mount = place / "soak.coral", place / "mnt"
         self.environment = {**os.environ, "CORAL_AUTHOR_NAME": "soak", "CORAL_AUTHOR_EMAIL": "soak@example.org"}
-        self.daemon = 0
+        self.daemon = self.worker = 0
         self.mount.mkdir()
 
     def run(self, *words: str, cwd: Path | None = None) -> Done:
@@ -67,7 +67,8 @@ class Repository:
     def start(self) -> None:
         words = ["-o", self.options] if self.options else []
         self.must(str(self.coral), "mount", *words, str(self.path), str(self.mount))
-        self.daemon = int(self.info()["pid"])
+        info = self.info()
+        self.daemon, self.worker = int(info["pid"]), int(info["worker_pid"])
 
     def stop(self) -> None:
         for attempt in range(50):
@@ -94,7 +95,7 @@ class Repository:
     def memory_bytes(self) -> int:
         """What the daemon has for itself: pages of files that it maps are the kernel's to take."""
         with contextlib.suppress(OSError, ValueError, IndexError):
-            for line in Path(f"/proc/{self.daemon}/status").read_text().splitlines():
+            for line in Path(f"/proc/{self.worker}/status").read_text().splitlines():
                 if line.startswith("RssAnon:"):
                     return int(line.split()[1]) << 10
         return 0
@@ -108,8 +109,9 @@ class Repository:
 
     def end_by_force(self) -> None:
         """After a hang: whoever waits for the daemon gets an error."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(self.daemon, signal.SIGKILL)
+        for process in (self.daemon, self.worker):  # the supervisor first: it would start another worker
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process, signal.SIGKILL)
         for words in (("umount", "-l"), ("fusermount3", "-uz")):
             if not os.path.ismount(self.mount) and os.access(self.mount, os.R_OK):
                 break
