@@ -36,7 +36,7 @@ def soak(coral: Coral, place: Path, *arguments: str, code: int = 0) -> dict[str,
 def test_everything_at_once(coral: Coral, place: Path, options: str) -> None:
     seed = str(time.time_ns())  # another one each time: the report of a failure names it
     words = ["-o", options] if options else []
-    document = soak(coral, place, "--minutes", "0.6", "--seed", seed, "--disk", "1500", "--pace", "0.5", *words)
+    document = soak(coral, place, "--minutes", "0.35", "--seed", seed, "--disk", "1500", "--pace", "0.5", *words)
     done = document["done"]
     for what in ("save", "rewrite", "overwrite", "mmap-write", "copy", "read-commit", "read-racing", "gc", "repack"):
         assert done.get(what), f"{what} was never done: {done}"
