@@ -203,6 +203,11 @@ Status MountedFilesystem::sync(HandleId id) {
 void MountedFilesystem::release(HandleId id) {
     std::shared_ptr<FileHandle> handle = files_.take(id);
     if (!handle) return;
+    if (options_.handover && handle->counted) {
+        // First of all: whoever follows must not go on with a backing file that is closed below.
+        handle->saved.released = true;
+        options_.handover->file_opened(handle->saved);
+    }
     let_go(*handle);
     // Last of all: who dies before this closes it once more.
     if (options_.handover) options_.handover->file_closed(id);

@@ -28,10 +28,12 @@ struct FileHandle {
     // Branch files.
     WorktreePtr worktree;
     repo::InodePtr inode;
-    IoState::Ticket ticket;     // guarded by the node's mutex
-    bool lent = false;          // the worktree counts it as lent to the kernel
-    bool counted = false;       // in passthrough_handles_
-    PlainCache::CopyPtr plain;  // a committed file's that the kernel reads
+    IoState::Ticket ticket;          // guarded by the node's mutex
+    bool lent = false;               // the worktree counts it as lent to the kernel
+    bool counted = false;            // in passthrough_handles_
+    SavedFile saved;                 // what a process that follows is told of it
+    std::uint32_t left_backing = 0;  // a released handle of the process before: closed with it, if nobody has done so
+    PlainCache::CopyPtr plain;       // a committed file's that the kernel reads
     // Committed files.
     std::shared_ptr<const store::FileRecord> record;
     std::shared_ptr<void> pin;  // its commit may go while it is open

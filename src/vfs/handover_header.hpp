@@ -9,7 +9,7 @@
 
 namespace coral::vfs {
 
-inline constexpr std::uint64_t kMagic = 0x31'72'65'76'6f'48'43ull;  // "CHover1"
+inline constexpr std::uint64_t kMagic = 0x32'72'65'76'6f'48'43ull;  // "CHover2"
 // More than requests that change names at the same time; each thread of a session handles one.
 inline constexpr int kSlots = 512;
 inline constexpr std::uint32_t kLostAfter = 16;

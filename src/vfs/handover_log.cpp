@@ -70,6 +70,7 @@ SavedFile decode_file(HandleId id, ByteReader& in) {
     file.flags = static_cast<int>(in.u32());
     file.mode = static_cast<IoMode>(in.u8());
     file.backing = in.u32();
+    file.released = in.u8() != 0;
     return file;
 }
 
@@ -226,7 +227,8 @@ void Handover::file_opened(const SavedFile& file) {
         .u64(file.unique)
         .u32(static_cast<std::uint32_t>(file.flags))
         .u8(static_cast<std::uint8_t>(file.mode))
-        .u32(file.backing);
+        .u32(file.backing)
+        .u8(file.released ? 1 : 0);
     append(kFile, file.id, body);
 }
 void Handover::file_closed(HandleId file) {

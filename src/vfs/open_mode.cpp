@@ -110,8 +110,8 @@ HandleId MountedFilesystem::enter(const std::shared_ptr<FileHandle>& handle, IoM
     if (mode == IoMode::kPassthrough) handle->counted = true;
     if (handle->counted) ++passthrough_handles_;
     HandleId id = files_.add(handle);
-    if (options_.handover)
-        options_.handover->file_opened({id, handle->node->id, current_request().unique, handle->flags, mode, backing});
+    handle->saved = {id, handle->node->id, current_request().unique, handle->flags, mode, backing};
+    if (options_.handover) options_.handover->file_opened(handle->saved);
     return id;
 }
 
@@ -158,6 +158,7 @@ bool MountedFilesystem::end_io(FileHandle& handle) {
         std::lock_guard lock(handle.node->mutex);
         bool passthrough = handle.ticket.open && handle.ticket.mode == IoMode::kPassthrough;
         handle.node->io.close(handle.ticket);
+        if (handle.left_backing == handle.node->backing) handle.left_backing = 0;  // others have it still
         if (passthrough && handle.node->io.passthrough() == 0) {
             std::swap(backing, handle.node->backing);
             std::swap(plain, handle.node->plain);
@@ -165,6 +166,7 @@ bool MountedFilesystem::end_io(FileHandle& handle) {
     }
     BackingFiles* files = backing_files_;
     if (backing != 0 && files) files->close_backing(backing);
+    if (handle.left_backing != 0 && files) files->close_backing(handle.left_backing);
     return handle.counted;
 }
 

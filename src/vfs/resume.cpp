@@ -96,6 +96,12 @@ Status MountedFilesystem::resume_file(const SavedFile& file) {
     CORAL_TRY(NodePtr node, node_of(file.node));
     CORAL_TRY(auto handle, reopened(node, file));
     nodes_.pin(node);
+    handle->saved = file;
+    if (file.released) {  // its RELEASE comes again
+        handle->left_backing = file.backing;
+        files_.restore(file.id, std::move(handle));
+        return {};
+    }
     {
         std::lock_guard lock(node->mutex);
         handle->ticket = node->io.resume(file.mode, handle->writable);

@@ -51,6 +51,7 @@ struct SavedFile {
     int flags = 0;
     IoMode mode = IoMode::kCached;
     std::uint32_t backing = 0;
+    bool released = false;  // the kernel has let go of it: it binds its node's mode no more, and `backing` may be gone
 };
 
 struct SavedDirectory {
