@@ -56,11 +56,19 @@ std::string listen(int fd, std::int64_t deadline, bool& timed_out) {
     ::_exit(1);
 }
 
+// A mount that failed is gone, and nobody is left of it, when its error is told.
+void wait_for_end(pid_t child) {
+    for (int i = 0; i < 500 && ::waitpid(child, nullptr, WNOHANG) == 0; ++i) ::usleep(10'000);
+}
+
 [[noreturn]] void wait_for_daemon(int fd, pid_t child, const std::string& mount_point) {
     std::int64_t deadline = monotonic_ns() + static_cast<std::int64_t>(kStartMs) * 1'000'000;
     bool timed_out = false;
     std::string text = listen(fd, deadline, timed_out);
-    if (!text.empty() && text[0] == kFailed) fail(text.substr(1));
+    if (!text.empty() && text[0] == kFailed) {
+        wait_for_end(child);
+        fail(text.substr(1));
+    }
     if (timed_out)
         fail(
             fmt::format("the daemon (process {}) is not ready after 30 s; see run/coralfs.log in the "

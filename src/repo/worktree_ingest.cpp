@@ -11,6 +11,9 @@
 namespace coral::repo {
 namespace {
 
+// A commit waits for files that are complete after it was asked for, while others come all the time.
+constexpr auto kMostForLaterFiles = std::chrono::seconds(5);
+
 constexpr std::size_t kLearnFiles = 256;
 constexpr auto kStatusWait = std::chrono::seconds(1);
 
@@ -196,9 +199,12 @@ Status Worktree::Impl::learn_tree(const TreeId& id, std::size_t& budget) {
 
 Status Worktree::wait_ingested() {
     std::unique_lock lock(impl_->queue_mutex);
-    // Only for what is there now, in the order of the queue: somebody who saves all the time would hold us up for ever.
+    // Until nothing is waiting: a commit then has all files as they are at one moment. But somebody who saves all the
+    // time would hold us up for ever, so after what is there now has been taken in, not for long.
     const std::uint64_t last = impl_->queued_ever;
     impl_->queue_idle.wait(lock, [this, last] { return impl_->stop || impl_->done_ever >= last; });
+    impl_->queue_idle.wait_for(lock, kMostForLaterFiles,
+                               [this] { return impl_->stop || (impl_->queue.empty() && impl_->running == 0); });
     if (impl_->failures.empty()) return {};
     return make_error(Errc::kIo,
                       fmt::format("{} could not be stored: {}", impl_->failures.size() == 1 ? "a file" : "some files",

@@ -151,20 +151,19 @@ TEST(BesideWriters, WaitingForIngestIsForWhatIsThereNow) {
     Buffer data(1'000'000);
     for (std::byte& b : data) b = static_cast<std::byte>(random());
     std::atomic<int> saved{0};
-    std::thread saver([&] {
-        for (int i = 0; i < 400; ++i) {
+    std::atomic<bool> enough{false};
+    std::thread saver([&] {  // never without something that waits
+        for (int i = 0; !enough; ++i) {
             while (tree.pending() > 16) std::this_thread::yield();
             std::memcpy(data.data(), &i, sizeof i);
-            if (!save(tree, "f" + std::to_string(i), data, true)) return;
+            if (!save(tree, "f" + std::to_string(i % 50), data, true)) return;
             ++saved;
         }
     });
     while (saved < 20) std::this_thread::yield();
-    int before = saved;
-    EXPECT_TRUE(tree.wait_ingested());
-    EXPECT_LT(saved - before, 100) << "it waited for what came later";
+    EXPECT_TRUE(tree.wait_ingested()) << "and it returned, though he goes on for ever";
+    enough = true;
     saver.join();
-    EXPECT_EQ(saved, 400);
 }
 
 }  // namespace
