@@ -57,8 +57,8 @@ Status start(const std::string& repository_argument, const std::string& mount_ar
 
 // What a supervisor calls: all has been checked, and everything is absolute.
 Status work(const std::string& repository, const std::string& mount_point, const MountOptions& options,
-            const std::string& text, int& exit_status) {
-    CORAL_TRY(WorkerArguments given, worker_arguments_from(text));
+            const std::vector<std::string>& from_supervisor, int& exit_status) {
+    CORAL_TRY(WorkerArguments given, worker_arguments_from(from_supervisor));
     // What comes from the supervisor is for this process alone, not for those that it starts.
     for (int descriptor :
          {given.device, given.handover[0], given.handover[1], given.handover[2], given.supervisor, given.starter})
@@ -73,9 +73,9 @@ Status work(const std::string& repository, const std::string& mount_point, const
 int main(int argc, char** argv) {
     CLI::App app{"Serves a CoralFS repository as a filesystem. `coral mount` calls it."};
     bool foreground = false, debug = false, from_coral = false;
-    std::vector<std::string> words;
-    std::string repository, mount_point, worker;
-    app.add_option("--worker", worker)->group("");  // of the supervisor
+    std::vector<std::string> words, worker;
+    std::string repository, mount_point;
+    app.add_option("--worker", worker)->group("")->allow_extra_args(false);  // of the supervisor
     app.add_flag("-f,--foreground", foreground, "stay in the foreground, log to standard error");
     app.add_flag("-d,--debug", debug, "log every request (implies -f)");
     app.add_flag("--from-coral", from_coral, "what `coral mount` calls it with: errors are said in its name");

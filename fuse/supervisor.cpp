@@ -102,7 +102,11 @@ std::vector<std::string> Supervisor::command() const {
     given.background = !words_.empty() && words_.front() == "background";
     given.supervisor_pid = ::getpid();
     for (const auto& [worktree, descriptor] : locks_) given.locks.emplace_back(worktree, descriptor);
-    std::vector<std::string> arguments{program_, "--worker", to_text(given)};
+    std::vector<std::string> arguments{program_};
+    for (std::string& word : to_words(given)) {
+        arguments.emplace_back("--worker");
+        arguments.push_back(std::move(word));
+    }
     for (std::size_t i = 1; i < words_.size(); ++i) {
         arguments.push_back("-o");
         arguments.push_back(words_[i]);
@@ -244,6 +248,7 @@ int supervise(const std::string& repository, const std::string& mount_point, con
               const std::vector<std::string>& words, Starter starter) {
     std::vector<std::string> all{starter.in_background() ? "background" : "foreground"};
     all.insert(all.end(), words.begin(), words.end());
+    set_process_limits();  // one descriptor for each branch
     log_setup(starter.in_background() ? log_path_of(repository) : std::string());
     return Supervisor(repository, mount_point, options, all, starter).run();
 }

@@ -13,20 +13,28 @@
 
 namespace coral::fuse {
 
-std::string to_text(const WorkerArguments& a) {
+std::vector<std::string> to_words(const WorkerArguments& a) {
+    constexpr std::size_t kMostPerWord = 1000;
     std::string text = fmt::format("{},{},{},{},{},{},{},{}", a.device, a.handover[0], a.handover[1], a.handover[2],
                                    a.supervisor, a.starter, a.background ? 1 : 0, a.supervisor_pid);
-    for (const auto& [worktree, descriptor] : a.locks) text += fmt::format(",{}={}", worktree.text(), descriptor);
-    return text;
+    std::vector<std::string> words{std::move(text)};
+    for (std::size_t i = 0; i < a.locks.size(); ++i) {
+        if (i % kMostPerWord == 0) words.emplace_back();
+        if (!words.back().empty()) words.back() += ',';
+        words.back() += fmt::format("{}={}", a.locks[i].first.text(), a.locks[i].second);
+    }
+    return words;
 }
 
-Result<WorkerArguments> worker_arguments_from(std::string_view text) {
+Result<WorkerArguments> worker_arguments_from(const std::vector<std::string>& given) {
     const Error wrong = make_error(Errc::kInvalid, "--worker is for the supervisor only");
     std::vector<std::string_view> words;
-    for (std::size_t begin = 0; begin <= text.size();) {
-        std::size_t end = std::min(text.find(',', begin), text.size());
-        words.push_back(text.substr(begin, end - begin));
-        begin = end + 1;
+    for (const std::string& text : given) {
+        for (std::size_t begin = 0; begin <= text.size();) {
+            std::size_t end = std::min(text.find(',', begin), text.size());
+            words.push_back(std::string_view(text).substr(begin, end - begin));
+            begin = end + 1;
+        }
     }
     bool good = words.size() >= 8;
     auto number = [&](std::string_view word) {

@@ -6,7 +6,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "coral/repo/worktree.hpp"
@@ -27,8 +26,9 @@ struct WorkerArguments {
     int supervisor_pid = 0;
     std::vector<std::pair<Uuid, int>> locks;
 };
-std::string to_text(const WorkerArguments& arguments);
-Result<WorkerArguments> worker_arguments_from(std::string_view text);
+// One word for the locks of each 1000 branches and one before them: a single word may have 128 KiB (MAX_ARG_STRLEN).
+std::vector<std::string> to_words(const WorkerArguments& arguments);
+Result<WorkerArguments> worker_arguments_from(const std::vector<std::string>& words);
 
 // One message of the socket: what to do with a worktree's lock, whose descriptor comes along with kKeep.
 enum class SupervisorOrder : char { kKeep = 'K', kDrop = 'D', kClose = 'C' };
