@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -24,7 +25,8 @@ class FailingOs : public Os {
     std::atomic<bool> fail_create{false};
     std::atomic<bool> skip_sync{false};  // succeeds without doing anything, for tests of many steps
     std::atomic<int> syncs{0};
-    std::atomic<bool> deny_packs{false};  // to who wants to write: they have just been sealed, and we are not root
+    std::function<void(std::size_t)> on_read;  // before every read, with its length; set while nobody reads
+    std::atomic<bool> deny_packs{false};       // to who wants to write: they have just been sealed, and we are not root
 
     Result<std::unique_ptr<File>> open(const std::string& path, OpenMode mode) override {
         if (mode == OpenMode::kCreateNew && fail_create) return errno_error(ENOSPC, path);
@@ -49,6 +51,7 @@ class FailingOs : public Os {
         FailingFile(FailingOs& os, std::unique_ptr<File> file, std::string path)
             : os_(os), file_(std::move(file)), path_(std::move(path)) {}
         Result<std::size_t> read_at(std::uint64_t offset, MutableBytes out) override {
+            if (os_.on_read) os_.on_read(out.size());
             return file_->read_at(offset, out);
         }
         Status write_at(std::uint64_t offset, Bytes data) override {

@@ -188,6 +188,14 @@ TEST_F(ConcurrencyTest, AReaderAndThoseAheadOfHimDecodeEachChunkOnce) {
 
 // A large read of what is not decoded, and nobody else wants a core.
 TEST_F(ConcurrencyTest, IdleThreadsHelpALoneReader) {
+    // The disk answers slowly as long as only one asks, so that a helper has the time to come.
+    std::atomic<int> reading{0};
+    os_.on_read = [&](std::size_t size) {
+        if (size < 64u << 10) return;
+        ++reading;
+        for (int i = 0; i < 50 && reading < 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        --reading;
+    };
     Buffer raw = noise(8 << 20, 7);
     FileId id = put_file(*store_, raw, 8 << 20).id;
     ASSERT_OK(store_->sync());
@@ -204,6 +212,8 @@ TEST_F(ConcurrencyTest, IdleThreadsHelpALoneReader) {
         helped = store_->stats()->cache_hits;  // chunks that another thread decoded
     }
     EXPECT_GE(helped, 1u);
+    store_.reset();
+    os_.on_read = nullptr;
 }
 
 TEST_F(ConcurrencyTest, NoMoreIsDecodedAheadThanThereIsABudgetFor) {
