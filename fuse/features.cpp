@@ -28,6 +28,8 @@ constexpr unsigned kWanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FU
 
 constexpr unsigned kMaxBackground = 64;  // read-ahead and asynchronous direct I/O; the kernel's 12 is little
 
+constexpr unsigned kProtocolOf69 = 40;  // Linux 6.9 speaks FUSE 7.40
+
 }  // namespace
 
 Features negotiate(fuse_conn_info& conn) {
@@ -40,6 +42,7 @@ Features negotiate(fuse_conn_info& conn) {
     Features f;
     f.protocol_major = conn.proto_major;
     f.protocol_minor = conn.proto_minor;
+    f.coherent_direct_writes = conn.proto_major > 7 || conn.proto_minor >= kProtocolOf69;
     f.max_write = conn.max_write;
     f.max_readahead = conn.max_readahead;
     f.max_background = conn.max_background;

@@ -19,6 +19,7 @@ struct Features {
     bool atomic_truncate = false;
     bool explicit_invalidation = false;
     bool readdir_plus = false;
+    bool coherent_direct_writes = false;  // with pages that the kernel holds: seen on 6.18, believed from 6.9 on
 
     std::string text() const;  // for the log
 };

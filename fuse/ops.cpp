@@ -10,6 +10,7 @@ void op_init(void* userdata, fuse_conn_info* conn) {
     auto* mount = static_cast<Mount*>(userdata);
     mount->features = negotiate(*conn);
     log_info("{}", mount->features.text());
+    mount->fs.set_direct_over_pages(mount->features.coherent_direct_writes);
     if (mount->initialised) mount->initialised();
 }
 

@@ -59,6 +59,9 @@ class MountedFilesystem final : public Filesystem {
 
     void set_notifier(Notifier* notifier) override;
     void set_backing_files(BackingFiles* files) override { backing_files_ = files; }
+    void set_direct_over_pages(bool may) override {
+        write_only_ = may ? IoState::Want::kDirect : IoState::Want::kDirectUnlessPages;
+    }
     void set_socket_path(const std::string& path) override;
     Status shut_down() override;
 
@@ -244,6 +247,7 @@ class MountedFilesystem final : public Filesystem {
     std::uint32_t uid_ = 0, gid_ = 0;
     ThreadPool pool_;  // before branches_: worktrees use it to their end
     std::atomic<BackingFiles*> backing_files_{nullptr};
+    std::atomic<IoState::Want> write_only_{IoState::Want::kDirect};
     std::atomic<std::uint64_t> passthrough_handles_{0};
     RecentReaders recent_readers_;
     std::mutex unanswered_mutex_;  // guards unanswered_

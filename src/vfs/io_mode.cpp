@@ -13,6 +13,7 @@ IoState::State IoState::state() const {
 IoState::Decision IoState::open(Want want) {
     Decision d;
     d.ticket.open = true;
+    if (want == Want::kDirectUnlessPages) want = was_cached_ ? Want::kCached : Want::kDirect;
     bool direct = state() == State::kDirect || (state() == State::kIdle && want == Want::kDirect);
     if (direct) {
         d.ticket.mode = IoMode::kDirect;
@@ -22,6 +23,7 @@ IoState::Decision IoState::open(Want want) {
         return d;
     }
     ++cached_;
+    was_cached_ = true;
     d.keep_cache = !pages_stale_;
     pages_stale_ = false;  // the kernel drops its pages when it sees this answer
     return d;
@@ -47,10 +49,12 @@ IoState::Ticket IoState::resume(IoMode mode, bool writable) {
     ticket.mode = mode;
     ticket.open = true;
     ticket.binding = mode == IoMode::kDirect && writable;
-    if (mode == IoMode::kCached)
+    if (mode == IoMode::kCached) {
         ++cached_;
-    else
+        was_cached_ = true;
+    } else {
         ++direct_;
+    }
     if (ticket.binding) ++binding_;
     return ticket;
 }

@@ -14,6 +14,9 @@
 // next open is cached. If such a handle writes again after all (a descriptor shared by fork), the pages have to be
 // dropped by a notification.
 //
+// Kernels before 6.9 have not been seen to keep such writes and the pages of earlier handles apart: there a write-only
+// open is direct only as long as the inode was never open in another way (kDirectUnlessPages).
+//
 // Passthrough: the kernel reads and writes a file below without us. It answers EIO to an open that is not passthrough
 // while one is, and to a passthrough open while one is cached (fs/fuse/iomode.c, Linux 6.9 and later). A handle counts
 // here from its OPEN, that is before the kernel knows its mode, until its RELEASE has come, that is after the kernel
@@ -32,7 +35,7 @@ namespace coral::vfs {
 class IoState {
   public:
     enum class State { kIdle, kCached, kDirect, kPreparing, kPassthrough };
-    enum class Want { kCached, kDirect };
+    enum class Want { kCached, kDirect, kDirectUnlessPages };
     // One per handle, kept by the handle.
     struct Ticket {
         IoMode mode = IoMode::kCached;
@@ -71,6 +74,7 @@ class IoState {
     std::uint32_t binding_ = 0;  // of these, those that may go on writing
     std::uint32_t passthrough_ = 0;
     bool preparing_ = false;
+    bool was_cached_ = false;   // ever, so the kernel may hold pages
     bool pages_stale_ = false;  // the kernel may hold pages from before a direct write
 };
 

@@ -113,6 +113,8 @@ class Filesystem {
     virtual void set_notifier(Notifier* notifier) = 0;  // before the first request; null: nobody listens
     // Before the first OPEN, and until the last RELEASE; null: no passthrough.
     virtual void set_backing_files(BackingFiles*) {}
+    // Before the first OPEN. False: the kernel is too old to keep direct writes and pages that it holds coherent.
+    virtual void set_direct_over_pages(bool) {}
     virtual void set_socket_path(const std::string&) {}  // what user.coral.socket tells; empty: no such attribute
     // Finish ingest of what is complete, sync, give the branches back. Requests after this fail.
     virtual Status shut_down() = 0;

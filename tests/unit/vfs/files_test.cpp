@@ -140,6 +140,26 @@ TEST_F(FilesTest, ReplacedWhileOpenAndRenamedBeforeTheFlushAsSafetensorsDoes) {
     ASSERT_OK(c().close(reader->handle));
 }
 
+TEST_F(FilesTest, OnOldKernelsAFileThatWasReadIsWrittenThroughTheCache) {
+    fs_->set_direct_over_pages(false);
+    auto writer = c().create(kFile, O_WRONLY);
+    ASSERT_OK(writer);
+    EXPECT_EQ(writer->mode, vfs::IoMode::kDirect);
+    ASSERT_OK(c().write(writer->handle, 0, "abc"));
+    ASSERT_OK(c().close(writer->handle));
+    auto known = c().walk(kFile);  // as long as the kernel knows the inode, it may have its pages
+    ASSERT_OK(known);
+    auto reader = c().open(kFile, O_RDONLY);
+    ASSERT_OK(reader);
+    ASSERT_OK(c().close(reader->handle));
+    auto second = c().open(kFile, O_WRONLY);
+    ASSERT_OK(second);
+    EXPECT_EQ(second->mode, vfs::IoMode::kCached);
+    ASSERT_OK(c().write(second->handle, 0, "xyz"));
+    ASSERT_OK(c().close(second->handle));
+    EXPECT_VALUE(c().cat(kFile), "xyz");
+}
+
 TEST_F(FilesTest, OpensTellTheKernelTheRightMode) {
     auto writer = c().create(kFile, O_WRONLY);
     ASSERT_OK(writer);

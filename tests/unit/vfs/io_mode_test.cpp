@@ -75,6 +75,30 @@ TEST(IoState, PagesAreDroppedOnceAfterADirectSession) {
     io.close(third.ticket);
 }
 
+TEST(IoState, OldKernelsWriteDirectlyOnlyWhatHasNoPages) {
+    IoState io;
+    auto fresh = io.open(Want::kDirectUnlessPages);
+    EXPECT_EQ(fresh.ticket.mode, IoMode::kDirect);
+    io.wrote(fresh.ticket);
+    io.flushed(fresh.ticket);
+    io.close(fresh.ticket);
+    auto again = io.open(Want::kDirectUnlessPages);
+    EXPECT_EQ(again.ticket.mode, IoMode::kDirect) << "nobody has read it";
+    io.flushed(again.ticket);
+    io.close(again.ticket);
+    auto reader = io.open(Want::kCached);
+    io.close(reader.ticket);
+    EXPECT_EQ(io.state(), State::kIdle);
+    auto late = io.open(Want::kDirectUnlessPages);
+    EXPECT_EQ(late.ticket.mode, IoMode::kCached) << "the reader's pages are there";
+    io.close(late.ticket);
+
+    IoState resumed;
+    auto old = resumed.resume(IoMode::kCached, false);
+    resumed.close(old);
+    EXPECT_EQ(resumed.open(Want::kDirectUnlessPages).ticket.mode, IoMode::kCached);
+}
+
 TEST(IoState, ClosingTwiceCountsOnce) {
     IoState io;
     auto a = io.open(Want::kCached);

@@ -115,6 +115,70 @@ TEST(ReadAhead, ThirtyTwoThreadsThatTakeTensorsInRandomOrderAllStream) {
     EXPECT_GT(found, reads * 9 / 10);
 }
 
+// Reads whole tensors in this order. How many of them had their beginning asked for before it was read, and how much
+// was asked for that was not read in this pass.
+struct Pass {
+    std::size_t expected = 0;
+    std::uint64_t asked = 0;
+};
+Pass read_in_order(ReadAhead& ahead, const store::FileRecord& record, const std::vector<std::size_t>& order) {
+    constexpr std::uint64_t kRead = 128 << 10;
+    Pass pass;
+    std::set<std::uint64_t> asked;
+    for (std::size_t tensor : order) {
+        const std::uint64_t begin = record.tensors[tensor].offset & ~std::uint64_t{4095};
+        pass.expected += asked.count(begin >> 17);
+        for (std::uint64_t at = begin; at < record.tensors[tensor].offset + record.tensors[tensor].length;
+             at += kRead) {
+            auto range = ahead.on_read(record, at, kRead);
+            if (!range) continue;
+            EXPECT_LE(range->offset + range->length, record.size);
+            pass.asked += range->length;
+            for (std::uint64_t p = 0; p < range->length; p += kRead) asked.insert((range->offset + p) >> 17);
+        }
+    }
+    return pass;
+}
+
+store::FileRecord layers(std::size_t count, std::uint64_t length) {
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> tensors;
+    for (std::size_t i = 0; i < count; ++i) {
+        tensors.push_back({4096 + i * (length + 8192), length});
+        tensors.push_back({4096 + i * (length + 8192) + length, 8192});  // its bias
+    }
+    return file(4096 + count * (length + 8192), tensors);
+}
+
+TEST(ReadAhead, TensorsFromTheLastToTheFirstAreExpectedOnceThatIsAHabit) {
+    constexpr std::size_t kLayers = 40;
+    auto record = layers(kLayers, 8 * kMiB);
+    std::vector<std::size_t> order;
+    for (std::size_t i = kLayers; i-- > 0;) order.push_back(2 * i);
+    ReadAhead ahead(16 * kMiB);
+    Pass pass = read_in_order(ahead, record, order);
+    EXPECT_GE(pass.expected, kLayers - 4);
+    EXPECT_LE(pass.asked, record.size * 11 / 10);
+}
+
+TEST(ReadAhead, AnOrderThatWasSeenIsExpectedTheNextTime) {
+    constexpr std::size_t kLayers = 40;
+    auto record = layers(kLayers, 8 * kMiB);
+    std::vector<std::size_t> order;
+    for (std::size_t i = 0; i < kLayers; ++i) order.push_back(2 * (i * 17 % 40));
+    std::shuffle(order.begin(), order.end(), std::mt19937(3));
+    ReadAhead ahead(16 * kMiB);
+    Pass first = read_in_order(ahead, record, order);
+    EXPECT_LT(first.expected, kLayers * 3 / 4) << "only what happens to follow in the file";
+    Pass again = read_in_order(ahead, record, order);
+    EXPECT_GE(again.expected, kLayers * 4 / 5);
+    EXPECT_LE(again.asked, record.size * 11 / 10);
+
+    std::vector<std::size_t> straight;
+    for (std::size_t i = 0; i < kLayers; ++i) straight.push_back(2 * i);
+    (void)read_in_order(ahead, record, straight);
+    EXPECT_GE(read_in_order(ahead, record, straight).expected, kLayers - 2) << "and forgotten when it is another one";
+}
+
 TEST(ReadAhead, RandomReadsDoNotPushOutAStream) {
     auto record = file(4096 * kMiB);
     ReadAhead ahead(16 * kMiB);
