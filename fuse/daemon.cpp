@@ -29,7 +29,9 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr unsigned kDefaultReadaheadKb = 1024;
-constexpr auto kFence = 10s;     // a command waits this long for the kernel to forget
+constexpr auto kFence = 10s;  // a command waits this long for the kernel to forget
+constexpr auto kPinnedPause = 20ms;
+constexpr int kPinnedPauses = 250;
 constexpr auto kLastSync = 20s;  // SIGTERM with a busy mount: for pages that mappings have dirtied
 
 // Everything that lives from mount to unmount, in the order in which it is made. Taken down by shut_down().
@@ -58,6 +60,7 @@ class Daemon {
     [[noreturn]] void leave_to_another();
     void end_session();
     Status request_stop();
+    bool pinned() const;
     Status request_replacement();
     // Somebody will start another process when this one ends.
     bool supervised() const {
@@ -84,6 +87,7 @@ class Daemon {
     std::promise<void> initialised_;
     std::thread after_init_, signals_;
     std::atomic<bool> serving_{false}, replace_{false};
+    std::atomic<bool> unmounted_{false};  // by us
     bool clean_ = true;
 };
 
@@ -145,7 +149,8 @@ Status Daemon::set_up() {
                                [this] { return request_replacement(); },
                                handover_.get(),
                                worker_ ? static_cast<std::uint32_t>(worker_->supervisor_pid) : 0,
-                               [this] { return supervised(); }};
+                               [this] { return supervised(); },
+                               [this] { return pinned(); }};
     service_ = std::make_unique<DaemonService>(*fs_, *repo_, mount_point_, std::move(hooks));
     control::Listener listener;
     if (worker_) listener = {locks_->inherited_socket(), handover_->socket_path()};
@@ -234,7 +239,11 @@ void Daemon::wait_for_signal() {
         leave_to_another();
     }
     log_info("signal {}: unmounting", number);
-    if (!request_stop()) stop_by_force();
+    if (!request_stop()) return stop_by_force();
+    for (int i = 0; i < kPinnedPauses && serving_; ++i) std::this_thread::sleep_for(kPinnedPause);
+    if (!pinned()) return;
+    log_warn("{}: another mount namespace has it still; whoever uses it there will see errors", mount_point_);
+    session_->leave();
 }
 
 // The kernel ends the session by itself when the mount goes. Pages that mappings have dirtied are written out by
@@ -246,7 +255,15 @@ Status Daemon::request_stop() {
         session_->leave();
         return {};
     }
-    return unmount_now(mount_point_);
+    CORAL_CHECK(unmount_now(mount_point_));
+    unmounted_ = true;
+    return {};
+}
+
+// Mount namespaces that were made while the mount was there have it too: only when all let go does the kernel end the
+// session.
+bool Daemon::pinned() const {
+    return serving_ && unmounted_ && session_->connected();
 }
 
 Status Daemon::request_replacement() {
@@ -287,7 +304,7 @@ void Daemon::end_session() {
     session_->detach();
     if (!worker_) return;
     // Somebody may have mounted there anew already: only our own connection tells whether ours is gone.
-    if (handover_ && handover_->ready() && session_->connected()) (void)unmount_lazily(mount_point_);
+    if (handover_ && handover_->ready() && !unmounted_ && session_->connected()) (void)unmount_lazily(mount_point_);
     locks_->close_connection();
     session_->drop_connection();
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon_service.hpp"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -153,6 +154,15 @@ Result<std::shared_ptr<repo::Worktree>> DaemonService::worktree(const std::strin
     CORAL_TRY(auto worktree, fs_.worktree(branch));
     if (worktree) publish(worktree);
     return worktree;
+}
+
+std::optional<std::string> DaemonService::goes_on_because() {
+    if (!hooks_.pinned || !hooks_.pinned()) return std::nullopt;
+    return fmt::format(
+        "{}: is unmounted here, but another mount namespace (a container, a sandboxed service) has it still; its "
+        "daemon "
+        "goes on until that ends, or `coral umount {}` ends it",
+        mount_point_, repo_.dir());
 }
 
 // Down the path as the kernel would go, so that the node is the one that it knows.

@@ -26,6 +26,7 @@ class DaemonService final : public control::Service {
         vfs::Handover* handover = nullptr;         // null: nobody follows
         std::uint32_t supervisor = 0;              // its process id
         std::function<bool()> supervised;          // would another process go on now?
+        std::function<bool()> pinned;              // is the mount somewhere still, though it was unmounted here?
     };
     DaemonService(vfs::Filesystem& fs, repo::Repository& repo, std::string mount_point, Hooks hooks);
     ~DaemonService() override;
@@ -42,6 +43,7 @@ class DaemonService final : public control::Service {
     Result<bool> warm(const std::string& path) override;
     Status packs_changed() override { return repo_.store().tidy(); }
     Status stop() override { return hooks_.stop(); }
+    std::optional<std::string> goes_on_because() override;
     void settle() override { hooks_.settle(); }
     Status replace() override { return hooks_.replace(); }
     void begin_change() override {

@@ -98,12 +98,9 @@ class SocketClient final : public Client {
         std::vector<Json> parts;
         bool lost = false;
         CORAL_CHECK(done(receive(channel, parts, kSilenceMs, lost)));
-        while (true) {  // signs of life, then the end
-            auto line = channel.read_line(kSilenceMs);
-            if (line) continue;
-            if (line.error().code == Errc::kNoData) return {};
-            return std::move(line).error();
-        }
+        auto end = receive(channel, parts, kSilenceMs, lost);  // signs of life, then the end, or why it does not come
+        if (!end && end.error().code == Errc::kNoData) return {};
+        return done(std::move(end));
     }
 
     void on_progress(Progress progress) override { progress_ = std::move(progress); }

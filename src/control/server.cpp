@@ -24,6 +24,7 @@ namespace {
 
 constexpr std::size_t kMaxConnections = 64;
 constexpr auto kHeartbeat = std::chrono::seconds(2);
+constexpr int kBeatsToEnd = 2;  // a daemon that was asked to stop has begun to leave by then, if it can
 constexpr auto kLastAnswers = std::chrono::milliseconds(kPeerTimeoutMs);  // for clients to take them
 
 class SocketServer final : public Server {
@@ -197,7 +198,11 @@ class SocketServer final : public Server {
     }
 
     void wait_for_the_end(LineChannel& channel) {
-        while (!channel.wait_closed(std::chrono::milliseconds(kHeartbeat).count())) {
+        for (int beats = 0; !channel.wait_closed(std::chrono::milliseconds(kHeartbeat).count()); ++beats) {
+            if (auto reason = beats < kBeatsToEnd ? std::nullopt : service_.goes_on_because()) {
+                (void)channel.write_line(to_json(make_error(Errc::kBusy, *reason)).dump());
+                return;
+            }
             if (!channel.write_line(R"({"progress":{"done":0,"total":0}})")) return;
         }
     }

@@ -138,6 +138,9 @@ Result<std::size_t> MountedFilesystem::read(HandleId id, std::uint64_t offset, M
     CORAL_TRY(auto handle, files_.find(id));
     // Not refused on a write-only handle: the kernel fills a partly written page through whichever handle it has.
     handle->node->served += out.size();
+#ifdef CORAL_ONE_LOCK
+    std::lock_guard one_at_a_time(handle->node->whole_read);
+#endif
     return read_from(*handle, offset, out);
 }
 

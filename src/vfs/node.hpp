@@ -68,6 +68,9 @@ struct Node {
     repo::Ino ino = 0;
 
     std::atomic<std::uint64_t> served{0};  // bytes read through us
+#ifdef CORAL_ONE_LOCK
+    std::mutex whole_read;  // what we must not have, to measure what it would cost
+#endif
 
     mutable std::mutex mutex;  // guards the rest; held for moments only
     repo::InodePtr inode;      // of `generation` of the slot; loaded when it is first needed

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -59,6 +60,32 @@ def test_umount_with_open_files(mounted: Repo) -> None:
         done = mounted.coral.run("umount", mounted.mnt, expect=(NO, FATAL))
         assert done.stderr and mounted.mounted()
         assert (mounted.main / "file").read_bytes() == b"x"
+
+
+def test_umount_while_another_namespace_has_the_mount(mounted: Repo) -> None:
+    """A container that was started meanwhile keeps the kernel's session alive: that is said, and nobody waits for ever."""
+
+    def terminate() -> None:
+        for pid in set(mounted.coral.daemons()) - set(mounted.workers()):
+            os.kill(pid, signal.SIGTERM)
+
+    for end_it in (lambda: mounted.coral.run("umount", mounted.path), terminate):
+        (mounted.main / "file").write_bytes(b"kept")
+        words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; exec sleep 300"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as container:
+            try:
+                assert container.stdout and container.stdout.readline() == b"ready\n"
+                said = mounted.coral.run("umount", mounted.mnt, expect=FATAL, timeout=60).stderr.decode()
+                assert "another mount namespace" in said and f"coral umount {mounted.path}" in said
+                assert not mounted.mounted()
+                end_it()
+                wait_for("the daemon leaves", lambda: not mounted.coral.daemons(), 20)
+            finally:
+                container.kill()
+        assert mounted.watchdog
+        mounted.watchdog.cancel()
+        mounted.mount()
+        assert (mounted.main / "file").read_bytes() == b"kept"
 
 
 def test_foreground(repo: Repo) -> None:

@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "coral/base/result.hpp"
@@ -59,6 +60,8 @@ class Service {
     virtual Result<bool> warm(const std::string&) { return make_error(Errc::kUnsupported, "no plain copies here"); }
     // Unmount and leave: returns at once. kBusy when something still uses the mount, which then stays.
     virtual Status stop() = 0;
+    // A while after a stop() that succeeded: why the daemon does not begin to leave. Empty: it does.
+    virtual std::optional<std::string> goes_on_because() { return std::nullopt; }
     // Until the kernel has forgotten all that was changed so far: called after every command that changes, before its
     // answer.
     virtual void settle() {}

@@ -41,6 +41,10 @@ FAULTS = {
     "random 4 KiB faults, cold: by the clock, a fault": ("clock_us", "µs"),
     "random 4 KiB faults, cold: the daemon's processor time, a fault": ("processor_us", "µs"),
 }
+ONE_LOCK = {
+    "random 4 KiB faults, cold: a lock per file takes longer by the clock": "seconds",
+    "random 4 KiB faults, cold: a lock per file stalls longer": "worst_ms",
+}
 COMMIT = ["commit of 1 changed file", "commit of many changed files"]
 MEMORY = "anonymous memory of the daemon afterwards"
 
@@ -250,13 +254,22 @@ def random_faults(bench: Bench) -> None:
         return json.loads(command(*told))
 
     found: list[tuple[dict[str, float], dict[str, float]]] = []
+    locked: list[dict[str, float]] = []
     with bench.repository("hot_size=0") as repository:
         here = repository.take(file, "faults")
         repository.wait_plain_gone()
-        for number in range(bench.rounds):
-            bench.say("random faults", number)
+
+        def start(coral: Path) -> None:
+            repository.coral = coral
             repository.remount()
             into_cache((*repository.packs(), below))
+
+        for number in range(bench.rounds):
+            bench.say("random faults", number)
+            if bench.material.one_lock:
+                start(bench.material.one_lock)
+                locked.append(run(here))
+            start(bench.coral)
             used = repository.processor_seconds()
             said = [run(below), run(here)]
             for one, seconds in zip(said, (0, repository.processor_seconds() - used), strict=True):
@@ -265,6 +278,8 @@ def random_faults(bench: Bench) -> None:
             found.append((said[0], said[1]))
     for row, (key, unit) in FAULTS.items():
         bench.values(row, unit, [our[key] for _, our in found], [disk[key] for disk, _ in found])
+    for row, key in ONE_LOCK.items() if locked else ():
+        bench.values(row, "×", [theirs[key] / our[key] for theirs, (_, our) in zip(locked, found, strict=True)])
     shutil.rmtree(repository.place)
     below.unlink()
 
@@ -304,7 +319,7 @@ SHARED: list[tuple[list[str], Callable[[Bench, Mounted], None]]] = [
 ALONE: list[tuple[list[str], Callable[[Bench], None]]] = [
     ([*INGEST, *STORED], ingest),
     ([COLD + kind for kind in ("SOLO", "DELTA")] + [NOTHING + kind for kind in ("SOLO", "DELTA")], cold),
-    ([*FAULTS], random_faults),
+    ([*FAULTS, *ONE_LOCK], random_faults),
 ]
 
 

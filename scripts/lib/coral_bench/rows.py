@@ -60,6 +60,7 @@ class Material:
     entries: int
     faults: int
     changed: int
+    one_lock: Path | None = None  # a coral that holds a lock per file while it decodes
 
 
 class Bench:

@@ -75,7 +75,10 @@ Result<int> stop_daemon(control::Client& client, const std::string& point) {
     std::uint32_t pid = info ? info->pid : 0;
     auto stopped = client.stop();
     if (!stopped) {
-        if (stopped.error().code == Errc::kBusy) return busy(point);
+        if (stopped.error().code == Errc::kBusy) {
+            CORAL_TRY(bool still, mounted(point));
+            return still ? busy(point) : std::move(stopped).error();
+        }
         // A daemon that leaves may be gone before its answer is: then the mount tells whether it has done what we
         // asked.
         if (stopped.error().code != Errc::kNoData || !wait_gone(point, pid)) {

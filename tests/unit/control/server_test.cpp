@@ -46,12 +46,15 @@ class FakeService final : public Service {
         ++stops;
         return refuse_stop ? Status(make_error(Errc::kBusy, "in use")) : Status();
     }
+    std::optional<std::string> goes_on_because() override {
+        return pinned ? std::optional<std::string>("somebody has it still") : std::nullopt;
+    }
     void settle() override { ++settled; }
 
     std::string asked;
     std::atomic<int> infos{0}, changes{0}, stops{0}, settled{0}, delay_ms{0};
     std::atomic<std::size_t> more_bytes{0};
-    std::atomic<bool> refuse_stop{false};
+    std::atomic<bool> refuse_stop{false}, pinned{false};
 };
 
 class ServerTest : public testing::Test {
@@ -370,6 +373,15 @@ TEST_F(ServerTest, StopThatIsRefusedLeavesTheServer) {
     auto stopped = client()->stop();
     ASSERT_FALSE(stopped.ok());
     EXPECT_EQ(stopped.error().code, Errc::kBusy);
+    expect_alive();
+}
+
+TEST_F(ServerTest, WhoAskedToStopIsToldWhyTheDaemonGoesOn) {
+    service_.pinned = true;
+    auto stopped = client()->stop();
+    ASSERT_FALSE(stopped.ok());
+    EXPECT_EQ(stopped.error().code, Errc::kBusy);
+    EXPECT_EQ(stopped.error().message, "somebody has it still");
     expect_alive();
 }
 
