@@ -113,6 +113,7 @@ Status Daemon::open_repository() {
     fs_options.share = options_.share;
     fs_options.hot_size = options_.hot_size;
     fs_options.cache_size = options_.cache_size;
+    fs_options.keep_new_pages = options_.keep_new_pages;
     fs_options.materialize = options_.materialize;
     fs_options.handover = handover_.get();
     fs_options.locks = locks_.get();

@@ -24,10 +24,14 @@ void Invalidator::start(fuse_session* session) {
 }
 
 void Invalidator::entry_changed(vfs::NodeId parent, const std::string& name) {
-    push({parent, name});
+    push({parent, name, 0, 0});
 }
 void Invalidator::attributes_changed(vfs::NodeId node) {
-    push({node, {}});
+    push({node, {}, 0, 0});
+}
+
+void Invalidator::contents_changed(vfs::NodeId node, std::uint64_t offset, std::uint64_t length) {
+    if (length != 0) push({node, {}, offset, length});
 }
 
 void Invalidator::push(Item item) {
@@ -58,9 +62,12 @@ void Invalidator::run() {
 }
 
 void Invalidator::send(const Item& item) {
+    // A negative offset: attributes only. Dropping pages waits for reads that are under way, so only where pages
+    // changed.
+    const bool pages = item.length != 0;
     int rc = item.name.empty()
-                 // A negative offset: attributes only. Dropping pages would wait for readers that wait for us.
-                 ? fuse_lowlevel_notify_inval_inode(session_, item.node, -1, 0)
+                 ? fuse_lowlevel_notify_inval_inode(session_, item.node, pages ? static_cast<off_t>(item.offset) : -1,
+                                                    pages ? static_cast<off_t>(item.length) : 0)
                  : fuse_lowlevel_notify_inval_entry(session_, item.node, item.name.data(), item.name.size());
     // ENOENT: the kernel did not know it anyway. ENODEV, ENOTCONN: unmounted meanwhile.
     if (rc != 0 && rc != -ENOENT && rc != -ENODEV && rc != -ENOTCONN && rc != -ENOTDIR)

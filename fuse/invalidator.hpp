@@ -29,6 +29,7 @@ class Invalidator final : public vfs::Notifier {
     // Never block.
     void entry_changed(vfs::NodeId parent, const std::string& name) override;
     void attributes_changed(vfs::NodeId node) override;
+    void contents_changed(vfs::NodeId node, std::uint64_t offset, std::uint64_t length) override;
 
     // The fence: until everything queued before the call has reached the kernel. False when time is over.
     bool wait_drained(std::chrono::milliseconds timeout);
@@ -40,7 +41,8 @@ class Invalidator final : public vfs::Notifier {
   private:
     struct Item {
         vfs::NodeId node;
-        std::string name;  // empty: the node's attributes
+        std::string name;  // empty: the node's attributes, and of its pages these:
+        std::uint64_t offset = 0, length = 0;
         auto operator<=>(const Item&) const = default;
     };
     void push(Item item);

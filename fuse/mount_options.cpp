@@ -103,6 +103,12 @@ Status set_supervisor(MountOptions& o, std::string_view value) {
     return {};
 }
 
+Status set_new_pages(MountOptions& o, std::string_view value) {
+    if (value != "drop" && value != "keep") return needs_value("new_pages", "keep");
+    o.keep_new_pages = value == "keep";
+    return {};
+}
+
 Status set_hot_size(MountOptions& o, std::string_view value) {
     if (value.empty()) return needs_value("hot_size", "8G");
     CORAL_TRY(o.hot_size, parse_size(value));
@@ -139,6 +145,7 @@ const std::map<std::string_view, Setter>& setters() {
         {"passthrough", set_passthrough},
         {"supervisor", set_supervisor},
         {"hot_size", set_hot_size},
+        {"new_pages", set_new_pages},
         {"fsname", set_fsname},
         {"subtype", [](MountOptions&, std::string_view) { return Status(); }},
     };

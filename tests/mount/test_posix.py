@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from driver import ROOT, Repo, errno_of, opened
+from driver import ROOT, Repo, errno_of, opened, wait_for
 from small_files import UNIT, noise
 
 sys.path.insert(0, str(ROOT / "scripts/lib"))
@@ -165,6 +165,24 @@ def test_two_descriptors_see_each_other(main: Path) -> None:
             os.pwrite(writer, b"tted", 2)
             assert os.pread(reader, 100, 0) == b"Fitted"
         assert os.pread(reader, 100, 0) == b"Fitted"
+
+
+def test_a_copied_descriptor_that_writes_on_is_seen(repo: Repo) -> None:
+    """fork and exec flush a descriptor; the parent goes on with it while somebody has read the file already."""
+    repo.mount("-o", "passthrough=off")
+    old, new = noise(4 * UNIT), bytearray(noise(4 * UNIT)[::-1])
+    with opened(repo.main / "file", os.O_WRONLY | os.O_CREAT) as writer:
+        os.write(writer, old)
+        os.close(os.dup(writer))
+        with opened(repo.main / "file", os.O_RDONLY) as reader:
+            view = mmap.mmap(reader, len(old), prot=mmap.PROT_READ)
+            assert os.pread(reader, len(old), 0) == old == view[:]
+            for at in (0, 4095, UNIT + 1, 3 * UNIT):
+                os.pwrite(writer, new[at : at + 5000], at)
+                old = old[:at] + new[at : at + 5000] + old[at + 5000 :]
+                wait_for("the reader sees it", lambda: os.pread(reader, len(old), 0) == old == view[:])
+            view.close()
+    repo.umount()
 
 
 def test_shared_writable_mapping(mounted: Repo) -> None:

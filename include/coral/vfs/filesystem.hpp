@@ -37,6 +37,8 @@ struct Options {
     bool share = true;                    // equal files of different commits are one inode
     std::uint64_t hot_size = 0;           // bytes of just ingested staging files that stay plain
     std::uint64_t cache_size = 0;         // bytes of plain copies of committed files
+    // Without passthrough: write-only descriptors write through the page cache, so that the first read finds its pages.
+    bool keep_new_pages = false;
     enum class Materialize { kNever, kAuto, kAlways } materialize = Materialize::kAuto;
     // Of a mount whose process may be replaced; they outlive the Filesystem. Null: it may not.
     Handover* handover = nullptr;
@@ -92,7 +94,7 @@ class Notifier {
     virtual void attributes_changed(NodeId node) = 0;                        // forget size, mtime …
     // Forget these pages. Rare: only when a descriptor shared by fork goes on writing in direct mode after a flush,
     // while others have the file open cached (src/vfs/io_mode.hpp). A notifier that cannot may ignore it.
-    virtual void contents_changed(NodeId, std::uint64_t /*offset*/, std::uint64_t /*length*/) {}
+    virtual void contents_changed(NodeId node, std::uint64_t offset, std::uint64_t length) = 0;
 };
 
 struct Usage {

@@ -15,12 +15,14 @@ MountOptions parsed(std::string_view words) {
 
 TEST(MountOptions, Ours) {
     MountOptions o = parsed(
-        "ro,allow_other,memory=2G,cache_size=3G,materialize=never,hot_size=1G,passthrough=off,threads=3,readahead=8M,"
+        "ro,allow_other,memory=2G,cache_size=3G,materialize=never,hot_size=1G,new_pages=keep,passthrough=off,threads=3,"
+        "readahead=8M,"
         "readahead_kb=512,share=off,auto_unmount");
     EXPECT_TRUE(o.read_only && o.allow_other && o.auto_unmount && !o.share && !o.allow_root && !o.nonempty);
     EXPECT_EQ(o.memory, 2ull << 30);
     EXPECT_EQ(o.cache_size, 3ull << 30);
     EXPECT_EQ(o.hot_size, 1ull << 30);
+    EXPECT_TRUE(o.keep_new_pages);
     EXPECT_EQ(o.materialize, vfs::Options::Materialize::kNever);
     EXPECT_FALSE(o.passthrough);
     EXPECT_EQ(o.threads, 3u);
@@ -40,9 +42,10 @@ TEST(MountOptions, WhatFstabAndMountPassAlong) {
 }
 
 TEST(MountOptions, RefusesWhatItDoesNotKnow) {
-    for (const char* words : {"cache_siez=1G", "cache_size", "cache_size=", "memory=1", "cache_size=x",
-                              "materialize=now", "passthrough=on", "hot_size=", "threads=0", "threads=-1",
-                              "threads=9999999999", "share", "share=maybe", "uid=0", "fsname=", "Ro"}) {
+    for (const char* words :
+         {"cache_siez=1G", "cache_size", "cache_size=", "memory=1", "cache_size=x", "materialize=now", "passthrough=on",
+          "hot_size=", "new_pages=", "new_pages=all", "threads=0", "threads=-1", "threads=9999999999", "share",
+          "share=maybe", "uid=0", "fsname=", "Ro"}) {
         MountOptions options;
         EXPECT_FALSE(parse_mount_options(words, options).ok()) << words;
     }

@@ -140,6 +140,23 @@ TEST_F(FilesTest, ReplacedWhileOpenAndRenamedBeforeTheFlushAsSafetensorsDoes) {
     ASSERT_OK(c().close(reader->handle));
 }
 
+TEST_F(FilesTest, NewPagesAreKeptWhereThatIsWished) {
+    vfs::Options options;
+    options.keep_new_pages = true;
+    remount(options);
+    auto writer = c().create(kFile, O_WRONLY);
+    ASSERT_OK(writer);
+    EXPECT_EQ(writer->mode, vfs::IoMode::kCached);
+    ASSERT_OK(c().write(writer->handle, 0, "abc"));
+    auto known = c().walk(kFile);
+    ASSERT_OK(known);
+    ASSERT_OK(c().close(writer->handle));
+    auto reader = c().open(kFile, O_RDONLY);
+    ASSERT_OK(reader);
+    EXPECT_TRUE(reader->keep_cache);
+    ASSERT_OK(c().close(reader->handle));
+}
+
 TEST_F(FilesTest, OnOldKernelsAFileThatWasReadIsWrittenThroughTheCache) {
     fs_->set_direct_over_pages(false);
     auto writer = c().create(kFile, O_WRONLY);
