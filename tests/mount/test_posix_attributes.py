@@ -175,6 +175,9 @@ def test_xattrs(mounted: Repo) -> None:
     assert errno_of(os.setxattr, path, "user.none", b"x", os.XATTR_REPLACE) == errno.ENODATA
     assert errno_of(os.getxattr, path, "user.none") == errno.ENODATA
     assert errno_of(os.removexattr, path, "user.none") == errno.ENODATA
+    # Not ENODATA: `ls -l` would ask for it at each file.
+    for never in ("security.selinux", "security.capability", "system.posix_acl_access"):
+        assert errno_of(os.getxattr, path, never) == errno.EOPNOTSUPP
     os.setxattr(path, "user.author", b"somebody else", os.XATTR_REPLACE)
     values["user.author"] = b"somebody else"
     os.setxattr(mounted.main, "user.on-the-branch", b"1")
