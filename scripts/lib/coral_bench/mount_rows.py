@@ -15,7 +15,7 @@ from pathlib import Path
 from . import faults
 from .mounted import Mounted, command, copy, drop_caches, flush_disk, into_cache, map_all, read_all, timed
 from .places import Failure
-from .rows import Bench
+from .rows import Bench, nothing
 
 THREADS = 32
 READS = {"read(1 MiB)": read_all, "mmap copy": map_all}
@@ -34,7 +34,8 @@ LOADS = {
     "safetensors load_file, every page touched, warm": "load_file and touch",
     "from_pretrained, warm": "from_pretrained",
 }
-LISTING = "ls -lR of the entries of a branch"
+LISTING = {"ls -lR of the entries of a branch": False, "ls -lR of the entries of a branch, just mounted": True}
+SMALL = "cp -r of many small files"
 FAULTS = {
     "random 4 KiB faults, cold: worst stall": ("worst_ms", "ms"),
     "random 4 KiB faults, cold: median": ("median_us", "µs"),
@@ -232,15 +233,37 @@ def loads(bench: Bench, repository: Mounted) -> None:
     shutil.rmtree(made)
 
 
-def listing(bench: Bench, repository: Mounted) -> None:
-    """Folders of a hundred small files."""
-    tree = bench.work / "tree"
-    for number in range(bench.material.entries):
+def small_files(tree: Path, count: int) -> Path:
+    """In folders of a hundred."""
+    for number in range(count):
         folder = tree / f"folder-{number // 100:04}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"file-{number % 100:02}").write_text(f"{number}\n")
+    return tree
+
+
+def listing(bench: Bench, repository: Mounted) -> None:
+    tree = small_files(bench.work / "tree", bench.material.entries)
     with both(bench, repository, tree, "entries") as (below, here):
-        bench.pair(LISTING, None, *turn(lambda path: command("ls", "-lR", path), below, here))
+        repository.commit()
+        for row, fresh in LISTING.items():
+            if bench.wanted(row):
+                command("ls", "-lR", below)
+                command("ls", "-lR", here)
+                before = repository.remount if fresh else nothing
+                bench.pair(row, None, *turn(lambda path: command("ls", "-lR", path), below, here), before)
+    shutil.rmtree(tree)
+
+
+def small_copies(bench: Bench, repository: Mounted) -> None:
+    """Until cp ends. The copy before stays: removing it is not timed, and would not be for nothing afterwards."""
+    tree = small_files(bench.work / "small", bench.material.changed)
+    bench.pair(
+        SMALL,
+        None,
+        *turn(lambda folder: command("cp", "-r", tree, bench.fresh(folder)), bench.disk, repository.branch),
+        lambda: bench.settle(repository),
+    )
     shutil.rmtree(tree)
 
 
@@ -312,7 +335,8 @@ SHARED: list[tuple[list[str], Callable[[Bench, Mounted], None]]] = [
     (WARM, warm),
     (FIRST, first_reads),
     ([*LOADS], loads),
-    ([LISTING], listing),
+    ([SMALL], small_copies),
+    ([*LISTING], listing),
     (COMMIT, commits),
     ([MEMORY], memory),
 ]
