@@ -66,6 +66,10 @@ class StagedFile {
     bool name_synced() const { return name_synced_.load(); }
     void set_name_synced() { name_synced_.store(true); }
 
+    // Made by this process, and nobody can have mapped the file below itself: it may serve again (spare_files.hpp).
+    void set_reusable(bool yes) { reusable_->store(yes); }
+    const std::shared_ptr<std::atomic<bool>>& reusable() const { return reusable_; }
+
     // The file that shows through, if any.
     std::optional<FileId> base() const { return overlay_.record ? std::optional(overlay_.record->id) : std::nullopt; }
 
@@ -97,6 +101,7 @@ class StagedFile {
     std::shared_ptr<StagingFiles> files_;
     std::atomic<std::uint64_t> size_;
     std::atomic<bool> name_synced_{false};
+    const std::shared_ptr<std::atomic<bool>> reusable_ = std::make_shared<std::atomic<bool>>(false);
 
     std::mutex units_mutex_;  // guards units_ and overlay_.limit
     std::condition_variable units_settled_;

@@ -154,6 +154,14 @@ Status State::rewrite_wal() {
     return {};
 }
 
+// A connection keeps the pages of its own writes, and reads all of them anew after somebody else's: so what is asked
+// between writes is asked of the writer's, while nobody writes.
+Status State::look_up(const std::function<Status(Database&)>& body) {
+    if (std::unique_lock writer(write_mutex_, std::try_to_lock); writer && normal_) return body(*normal_);
+    std::lock_guard lock(read_mutex_);
+    return body(*reader_);
+}
+
 Status State::read(const std::function<Status(Database&)>& body) {
     std::lock_guard lock(read_mutex_);
     CORAL_TRY(Snapshot snapshot, Snapshot::begin(*reader_));

@@ -119,6 +119,7 @@ Worktree::~Worktree() {
     impl_->queue_wake.notify_all();
     if (impl_->ingest_thread.joinable()) impl_->ingest_thread.join();
     if (impl_->reap_thread.joinable()) impl_->reap_thread.join();
+    impl_->remove_spares(impl_->spares.close());
     impl_->let_hot_go();
     if (!impl_->locks || !impl_->lock_file) return;
     // Closing our descriptor is not enough: the keeper has the same lock.
@@ -292,7 +293,13 @@ Status Worktree::Impl::drop_stray_staging() {
         }
     }));
     for (const std::string& name : names) {
-        if (!named.count(name)) CORAL_CHECK(repo.os().remove(path_join(staging_dir, name)));
+        if (named.count(name)) continue;
+        std::string path = path_join(staging_dir, name);
+        // Clients wait for us, and thousands of spare files may have been left.
+        if (inherited)
+            orphans.push_back({std::move(path), {}, nullptr});
+        else
+            CORAL_CHECK(repo.os().remove(path));
     }
     return {};
 }
@@ -404,7 +411,7 @@ Result<InodePtr> Worktree::Impl::load_inode(Ino ino) {
     while (true) {
         std::uint64_t before = changes;
         std::optional<Row> row;
-        CORAL_CHECK(state.read([&](Database& db) -> Status {
+        CORAL_CHECK(state.look_up([&](Database& db) -> Status {
             CORAL_TRY(row, select_ino(db, ino));
             return {};
         }));

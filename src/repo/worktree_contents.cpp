@@ -90,12 +90,13 @@ Result<std::shared_ptr<StagedFile>> Worktree::Impl::new_staged(const InodePtr& i
         content = inode->content;
         size = empty ? 0 : inode->size;
     }
-    Uuid uuid = Uuid::random();
-    std::string path = staging_path(uuid);
-    CORAL_TRY(std::shared_ptr<File> file, repo.os().open(path, OpenMode::kCreateNew));
-    if (size > 0) CORAL_CHECK(file->truncate(size));
-    staging_files->put(uuid, std::move(file));
-    auto staged = std::make_shared<StagedFile>(uuid, path, staging_files, size);
+    CORAL_TRY(Uuid uuid, new_staging_file());
+    auto staged = std::make_shared<StagedFile>(uuid, staging_path(uuid), staging_files, size);
+    staged->set_reusable(true);
+    if (size > 0) {
+        CORAL_TRY(auto file, staged->file());
+        CORAL_CHECK(file->truncate(size));
+    }
     if (content && size > 0) {
         StagedFile::Overlay overlay;
         overlay.store = &repo.store();

@@ -15,6 +15,7 @@
 
 #include "coral/base/sqlite.hpp"
 #include "coral/repo/worktree.hpp"
+#include "repo/spare_files.hpp"
 #include "repo/staged_file.hpp"
 #include "repo/state.hpp"
 
@@ -143,6 +144,7 @@ struct Worktree::Impl {
     std::int64_t row_id = 0;
     std::string staging_dir, boot;
     std::shared_ptr<StagingFiles> staging_files;
+    SpareFiles spares;
 
     std::mutex ops_mutex;  // see above; guards base
     std::optional<CommitId> base;
@@ -166,6 +168,7 @@ struct Worktree::Impl {
     struct Orphan {
         std::string path;
         std::weak_ptr<StagedFile> used;
+        std::shared_ptr<const std::atomic<bool>> reusable;
     };
     std::vector<Orphan> orphans;
     std::uint64_t settled_bytes = 0;
@@ -268,6 +271,11 @@ struct Worktree::Impl {
     Status release_rows(std::vector<Candidate>& kept, const std::vector<Candidate>& going,
                         std::vector<Candidate>& done);
     void let_hot_go();
+
+    // ---- worktree_spares.cpp
+    Result<Uuid> new_staging_file();  // empty, and among `staging_files`
+    bool keep_as_spare(const Orphan& orphan);
+    void remove_spares(const std::vector<Uuid>& gone);
 
     // ---- worktree_commit.cpp
     Result<std::unique_ptr<DirSnapshot>> snapshot();

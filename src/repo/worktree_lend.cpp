@@ -33,6 +33,7 @@ Result<bool> Worktree::lend(const InodePtr& inode, const Lending& lending) {
         if (!staged || staged->base() || inode->loan.releasing) return false;
         if (!inode->loan.may_be_written() && staged->size() < lending.at_least) return false;
         ++inode->loan.readers;
+        staged->set_reusable(false);  // a mapping may outlive the handle, and shows this very file
         return true;
     }
     std::lock_guard ops(impl_->ops_mutex);
@@ -77,6 +78,7 @@ Status Worktree::Impl::lend_writer_locked(const InodePtr& inode, bool mappable) 
     }
     ++loan.writers;
     loan.unknown_writers |= mappable;
+    if (mappable) staged->set_reusable(false);
     return {};
 }
 

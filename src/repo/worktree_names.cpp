@@ -112,7 +112,7 @@ Result<InodePtr> Worktree::lookup(const InodePtr& dir, std::string_view name) {
         }
         std::uint64_t before = impl_->changes;
         std::optional<Row> row;
-        CORAL_CHECK(impl_->state.read([&](Database& db) -> Status {
+        CORAL_CHECK(impl_->state.look_up([&](Database& db) -> Status {
             CORAL_TRY(row, select_child(db, dir->ino, name));
             return {};
         }));
@@ -207,7 +207,7 @@ void Worktree::Impl::touch_memory(const InodePtr& dir, std::int64_t now) {
 Result<Row> Worktree::Impl::child_row(const InodePtr& dir, std::string_view name) {
     CORAL_CHECK(fill(dir));
     std::optional<Row> row;
-    CORAL_CHECK(state.read([&](Database& db) -> Status {
+    CORAL_CHECK(state.look_up([&](Database& db) -> Status {
         CORAL_TRY(row, select_child(db, dir->ino, name));
         return {};
     }));
@@ -217,11 +217,12 @@ Result<Row> Worktree::Impl::child_row(const InodePtr& dir, std::string_view name
 
 Result<InodePtr> Worktree::Impl::insert_child(const InodePtr& dir, Row row) {
     CORAL_CHECK(check_name(row.name));
-    auto there = child_row(dir, row.name);
-    if (there) return make_error(Errc::kExists, fmt::format("{}: exists already", row.name));
-    if (there.error().code != Errc::kNotFound) return std::move(there).error();
-    CORAL_CHECK(fill(dir));  // kNotFound may also have meant that `dir` itself is gone
-    return insert_row_in(dir, std::move(row), nullptr);
+    CORAL_CHECK(fill(dir));
+    std::string name = row.name;
+    auto made = insert_row_in(dir, std::move(row), nullptr);  // names are unique: the index says so
+    if (!made && made.error().code == Errc::kExists)
+        return make_error(Errc::kExists, fmt::format("{}: exists already", name));
+    return made;
 }
 
 // In one transaction with the removal of `replaced`, so that the name is never missing, whenever the machine stops.
@@ -261,16 +262,21 @@ Result<InodePtr> Worktree::create_file(const InodePtr& dir, std::string_view nam
     row.uid = uid;
     row.gid = gid;
     row.mtime_ns = row.ctime_ns = now_ns();
-    row.staging = Uuid::random();
     row.complete = false;
     row.boot = impl_->boot;
-    // The file first: a row must never name a staging file that is not there.
-    std::string path = impl_->staging_path(*row.staging);
     CORAL_CHECK(impl_->fill(dir));
-    CORAL_TRY(auto file, repo_.os().open(path, OpenMode::kCreateNew));
-    impl_->staging_files->put(*row.staging, std::move(file));
+    // The file first: a row must never name a staging file that is not there.
+    CORAL_TRY(row.staging, impl_->new_staging_file());
+    std::string path = impl_->staging_path(*row.staging);
     auto inode = impl_->insert_child(dir, std::move(row));
-    if (!inode) (void)repo_.os().remove(path);
+    if (!inode) {
+        (void)repo_.os().remove(path);
+        return inode;
+    }
+    std::lock_guard lock((*inode)->mutex);
+    // Of a row that is not complete we think otherwise that a daemon that died has left it.
+    (*inode)->loan.unknown_writers = false;
+    if ((*inode)->staged) (*inode)->staged->set_reusable(true);
     return inode;
 }
 

@@ -45,6 +45,7 @@ void Worktree::Impl::reap_loop() {
         due = Clock::now() + kReapEvery;
         bool idle = settled.empty() && !orphan_is_free();
         lock.unlock();
+        remove_spares(spares.excess(monotonic_ns()));
         Status done = idle && !(hot_files && disk_is_short()) ? repo.store().tidy() : reap();
         if (!done) log_error("staging of {}: {}", tree.branch_, done.error().message);
         lock.lock();
@@ -54,7 +55,7 @@ void Worktree::Impl::reap_loop() {
 
 void Worktree::Impl::leave_orphan(const std::shared_ptr<StagedFile>& staged) {
     std::lock_guard lock(queue_mutex);
-    orphans.push_back({staged->path(), staged});
+    orphans.push_back({staged->path(), staged, staged->reusable()});
 }
 
 bool Worktree::Impl::orphan_is_free() {
@@ -111,7 +112,7 @@ Status Worktree::Impl::reap() {
         hot_files = hot.size();
     }
     if (!worked) return worked;
-    for (const Candidate& one : done) gone.push_back({one.staged->path(), one.staged});
+    for (const Candidate& one : done) gone.push_back({one.staged->path(), one.staged, one.staged->reusable()});
     all.clear();
     going.clear();
     done.clear();
@@ -126,6 +127,7 @@ void Worktree::Impl::remove_files(std::vector<Orphan> gone) {
             orphans.push_back(std::move(orphan));
             continue;
         }
+        if (keep_as_spare(orphan)) continue;
         auto removed = repo.os().remove(orphan.path);
         if (!removed && removed.error().code != Errc::kNotFound) log_warn("{}", removed.error().message);
     }
@@ -227,7 +229,7 @@ Status Worktree::Impl::release_rows(std::vector<Candidate>& kept, const std::vec
 void Worktree::Impl::let_hot_go() {
     {
         std::lock_guard lock(queue_mutex);
-        if (hot.empty()) return;
+        if (hot.empty() && orphans.empty()) return;
     }
     if (auto done = reap(); !done) log_warn("staging of {}: {}", tree.branch_, done.error().message);
 }

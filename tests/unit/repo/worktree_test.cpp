@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <random>
 #include <thread>
 
@@ -77,8 +78,13 @@ class WorktreeTest : public ::testing::Test {
         return done ? *done : CommitResult{};
     }
     std::size_t staging_files() {
-        auto names = real_os().list_dir(dir_.path() + "/r/staging/" + tree_->uuid().text());
-        return names ? names->size() : 0;
+        std::string dir = dir_.path() + "/r/staging/" + tree_->uuid().text();
+        auto names = real_os().list_dir(dir);
+        if (!names) return 0;
+        return static_cast<std::size_t>(std::count_if(names->begin(), names->end(), [&](const std::string& name) {
+            auto stat = real_os().stat(path_join(dir, name));
+            return stat && stat->size > 0;  // empty ones are spare
+        }));
     }
 
     test::TempDir dir_;

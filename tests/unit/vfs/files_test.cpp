@@ -175,6 +175,15 @@ TEST_F(FilesTest, OnOldKernelsAFileThatWasReadIsWrittenThroughTheCache) {
     ASSERT_OK(c().write(second->handle, 0, "xyz"));
     ASSERT_OK(c().close(second->handle));
     EXPECT_VALUE(c().cat(kFile), "xyz");
+
+TEST_F(FilesTest, AttributesOfANewFileNeedNotBeAskedForAgain) {
+    auto parent = c().walk("branches/main");
+    ASSERT_OK(parent);
+    auto made = fs_->create(parent->entry.attr.node, "new", 0644, O_WRONLY | O_EXCL, {});
+    ASSERT_OK(made);
+    EXPECT_GT(made->first.entry_timeout, 1e6);
+    EXPECT_GT(made->first.attr_timeout, 1e6);
+    fs_->release(made->second.handle);
 }
 
 TEST_F(FilesTest, OpensTellTheKernelTheRightMode) {
