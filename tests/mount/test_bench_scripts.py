@@ -174,7 +174,7 @@ def test_the_mount_beside_the_disk(coral: Coral, place: Path, programs: Path) ->
     assert "--venv" in done.stderr, "rows are missing, and it is said how to get them"
     said = json.loads((place / "out.json").read_text())
     rows = {row["what"]: row[column] for row in said["rows"]}
-    assert len(rows) == 24 and f"{new.name} after {base.name}" in done.stdout
+    assert len(rows) == 26 and f"{new.name} after {base.name}" in done.stdout
     assert said["columns"][column]["passthrough"] == (column == "passthrough")
     assert all(row.get("ratio", row.get("value")) > 0 for name, row in rows.items() if "processor time" not in name)
     assert rows["stored / raw, DELTA"]["value"] < rows["stored / raw, SOLO"]["value"] <= 1
