@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -80,6 +81,10 @@ class Side:
     def again(self) -> None:
         """Forget what is cached."""
 
+    def again_command(self) -> str:
+        """The same, for a shell."""
+        return "true"
+
 
 class Mount(Side):
     def __init__(self, coral: Path, work: Path, options: str) -> None:
@@ -104,6 +109,11 @@ class Mount(Side):
     def again(self) -> None:
         self.stop()
         self.start()
+
+    def again_command(self) -> str:
+        words = ["-o", self.options] if self.options else []
+        stop, start = [self.coral, "umount", self.point], [self.coral, "mount", *words, self.repo, self.point]
+        return " && ".join(shlex.join(map(str, command)) for command in (stop, start))
 
 
 def default_mount_options() -> str:

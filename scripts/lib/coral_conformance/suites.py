@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from coral_conformance import cpython, fio, fsstress, fsx, ltp, pjdfstest, stress_ng
+from coral_conformance import cpython, fio, fsstress, fsx, ltp, pjdfstest, stress_ng, xfstests
 
 SUITES: dict[str, ModuleType] = {
     "pjdfstest": pjdfstest,
+    "xfstests": xfstests,
     "fsx": fsx,
     "fsstress": fsstress,
     "fio": fio,
