@@ -95,8 +95,9 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
             r.error(created.error());
             return;
         }
+        // O_TRUNC sets the bit of kills_privileges here too, but what is made now has the set-user-id that was asked
+        // for.
         const auto& [entry, opened] = *created;
-        if (Passthrough::kills_privileges()) (void)fs.drop_set_ids(entry.attr.node);
         apply_io_mode(opened, *info);
         if (!r.created(entry, *info)) {
             abandon(fs, opened.handle);

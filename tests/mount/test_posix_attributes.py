@@ -103,6 +103,8 @@ def test_changes_take_set_uid_bits_away(repo: Repo) -> None:
         "ftruncate": "d = os.open(p, os.O_WRONLY); os.ftruncate(d, 1)",
         "fallocate": "d = os.open(p, os.O_WRONLY); os.posix_fallocate(d, 0, 100)",
         "chown": "os.chown(p, -1, os.getgid())",
+        "emptied": "d = os.open(p, os.O_WRONLY | os.O_TRUNC)",
+        "emptied by creat": "d = os.open(p, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o6777)",
     }
     os.chmod(repo.path.parent, 0o755)
     try:
@@ -118,6 +120,28 @@ def test_changes_take_set_uid_bits_away(repo: Repo) -> None:
             done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{name}: {done.stderr}"
             assert stat.S_IMODE(path.stat().st_mode) == 0o777, name
+    finally:
+        repo.umount()
+
+
+def test_a_file_is_made_with_its_set_uid_bits(repo: Repo) -> None:
+    """O_TRUNC takes them from a file that was there, not from one that it makes; the first write does."""
+    as_root = os.geteuid() == 0
+    repo.mount(*(["-o", "allow_other"] if as_root else []))
+    os.chmod(repo.path.parent, 0o755)
+    try:
+        folder = repo.main / "folder"
+        folder.mkdir()
+        folder.chmod(0o777)
+        drop = "os.setgroups([]); os.setgid(1234); os.setuid(1234); " if as_root else ""
+        for flags in ("0", "os.O_TRUNC", "os.O_EXCL", "os.O_TRUNC | os.O_EXCL"):
+            make = f"d = os.open(p, os.O_WRONLY | os.O_CREAT | {flags}, 0o6755); a = os.fstat(d).st_mode & 0o7777"
+            change = f"os.umask(0); {make}; b = os.stat(p).st_mode & 0o7777; os.write(d, b'x')"
+            program = f"import os, sys; p = sys.argv[1]; {drop}{change}; print(oct(a), oct(b))"
+            command = [sys.executable, "-c", program, str(folder / flags)]
+            done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+            assert done.stdout == "0o6755 0o6755\n", f"{flags}: {done.stdout}{done.stderr}"
+            assert stat.S_IMODE((folder / flags).stat().st_mode) == 0o755, flags
     finally:
         repo.umount()
 
