@@ -350,6 +350,7 @@ def test_refused_calls(main: Path) -> None:
         "flags": with_file(lambda d: fcntl.ioctl(d, 0x40086602, flags)),  # FS_IOC_SETFLAGS
         "xattr": errno_of(os.setxattr, path, "trusted.x", b"1"),
         "namespaces": errno_of(os.setxattr, path, "system.x", b"1"),
+        "extents": with_file(lambda d: fcntl.ioctl(d, 0xC020660B, bytearray(32))),  # FS_IOC_FIEMAP
         "holes": with_file(first_hole),
         "nlink": 0 if main.stat().st_nlink == 2 else -1,
     }

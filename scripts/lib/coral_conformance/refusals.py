@@ -36,6 +36,7 @@ REFUSALS: dict[str, Refusal] = {
     "flags": Refusal("inode flags (chattr) and other ioctls", errno.ENOTTY, "S3.18"),
     "xattr": Refusal("trusted.* attributes", errno.EPERM, "S7.1"),
     "holes": Refusal("SEEK_HOLE finds the end only", 0, "S3.12"),
+    "extents": Refusal("ioctl FS_IOC_FIEMAP", errno.EOPNOTSUPP, "S3.12"),
     "nlink": Refusal("a directory's link count is 2, whatever is below it", 0, "S3.9"),
     "namespaces": Refusal("ACLs and other attributes but user.*", errno.EOPNOTSUPP, "S7.1"),
 }

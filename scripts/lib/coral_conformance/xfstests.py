@@ -30,7 +30,7 @@ GROUPS = re.compile(r"^_begin_fstest (.*)$", re.MULTILINE)
 COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
 # A filesystem, device or mount of its own; settings of the machine; hours.
 ITS_OWN = re.compile(
-    r"scratch|_require_(?:loop|block_device|dm_|sysctl|freeze)|losetup|_mkfs_dev|drop_caches"
+    r"scratch|_require_(?:loop|block_device|dm_|sysctl|freeze|idmapped)|losetup|_mkfs_dev|drop_caches"
     r"|_test_(?:un)?mount\b|\bmount --move|_mount --make",
     re.IGNORECASE,
 )
@@ -51,6 +51,7 @@ REASONS = {
     "tmpfile": re.compile(r"O_TMPFILE|xfs_io flink|xfs_io -T"),
     "shift": re.compile(r"xfs_io (?:fcollapse|finsert|funshare)"),
     "clone": re.compile(r"[Rr]eflink|[Dd]edupe"),
+    "extents": re.compile(r"xfs_io fiemap"),
     "flags": re.compile(r"chattr|lsattr|xfs_io (?:lsattr|chattr)"),
     "xattr": re.compile(r"attr namespace trusted|attributes"),
     "namespaces": re.compile(r"ACLs? not supported"),
