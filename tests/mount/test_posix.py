@@ -333,6 +333,16 @@ def test_refused_calls(main: Path) -> None:
     def first_hole(descriptor: int) -> None:
         assert os.lseek(descriptor, 0, os.SEEK_HOLE) == path.stat().st_size
 
+    def holes_count(descriptor: int) -> None:
+        os.ftruncate(descriptor, 16 * UNIT)
+        assert os.fstat(descriptor).st_blocks == 16 * UNIT // 512
+
+    def read_later(path: Path) -> int:
+        """Its atime before it is read; where the disk below has relatime, such a read would change it."""
+        os.utime(path, ns=(1_000_000_000, 2_000_000_000))
+        path.read_bytes()
+        return 1_000_000_000
+
     def clone(descriptor: int) -> None:
         with opened(other, os.O_RDWR) as target:
             fcntl.ioctl(target, 0x40049409, descriptor)  # FICLONE
@@ -352,6 +362,9 @@ def test_refused_calls(main: Path) -> None:
         "namespaces": errno_of(os.setxattr, path, "system.x", b"1"),
         "extents": with_file(lambda d: fcntl.ioctl(d, 0xC020660B, bytearray(32))),  # FS_IOC_FIEMAP
         "holes": with_file(first_hole),
+        "uncached": with_file(lambda d: os.preadv(d, [bytearray(4096)], 0, 0x80)),  # RWF_DONTCACHE
+        "blocks": with_file(holes_count),
+        "atime": 0 if read_later(path) == path.stat().st_atime_ns else -1,
         "nlink": 0 if main.stat().st_nlink == 2 else -1,
     }
     assert tried == {key: refusal.code for key, refusal in REFUSALS.items()}

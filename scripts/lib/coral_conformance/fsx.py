@@ -36,6 +36,9 @@ PROBES = {
     "copy range": "",
     "clone range": "clone",
     "dedupe range": "clone",
+    "exchange range": "",
+    "atomic writes": "",
+    "dontcache IO": "uncached",
 }
 DISABLED = re.compile(r"does not support\s+(.*?), disabling", re.MULTILINE)
 

@@ -37,6 +37,9 @@ REFUSALS: dict[str, Refusal] = {
     "xattr": Refusal("trusted.* attributes", errno.EPERM, "S7.1"),
     "holes": Refusal("SEEK_HOLE finds the end only", 0, "S3.12"),
     "extents": Refusal("ioctl FS_IOC_FIEMAP", errno.EOPNOTSUPP, "S3.12"),
+    "uncached": Refusal("reads and writes with RWF_DONTCACHE", errno.EOPNOTSUPP, "S3.19"),
+    "blocks": Refusal("st_blocks tells the size, and no holes", 0, "S3.9"),
+    "atime": Refusal("a read leaves the atime as it is", 0, "S3.8"),
     "nlink": Refusal("a directory's link count is 2, whatever is below it", 0, "S3.9"),
     "namespaces": Refusal("ACLs and other attributes but user.*", errno.EOPNOTSUPP, "S7.1"),
 }

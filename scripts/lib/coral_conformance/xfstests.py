@@ -53,11 +53,17 @@ REASONS = {
     "clone": re.compile(r"[Rr]eflink|[Dd]edupe"),
     "extents": re.compile(r"xfs_io fiemap"),
     "flags": re.compile(r"chattr|lsattr|xfs_io (?:lsattr|chattr)"),
-    "xattr": re.compile(r"attr namespace trusted|attributes"),
-    "namespaces": re.compile(r"ACLs? not supported"),
+    "xattr": re.compile(r"attr namespace trusted"),
+    "namespaces": re.compile(r"ACLs? not supported|attr namespace security"),
+    "blocks": re.compile(r"Sparse files are not supported"),
 }
-# A test's own words and what it tries, beside the errno.
-TRIED = {"link": re.compile(r"\bln\b|link"), "special": re.compile(r"mknod|mkfifo|bind|socket")}
+# What a test that fails shows beside the errno: the command, or its own words.
+TRIED = {
+    "link": re.compile(r"\bln\b|link"),
+    "special": re.compile(r"mknod|mkfifo|bind|socket"),
+    "xattr": re.compile(r"trusted\."),
+    "atime": re.compile(r"^\+delta1 is NOT in range", re.MULTILINE),
+}
 
 
 def wanted_here(script: str) -> bool:
