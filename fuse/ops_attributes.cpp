@@ -74,7 +74,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t node, struct stat* st, int which, fus
         auto entry = r.fs().set_attributes(node, changes_of(*st, which), handle_of(info));
         // A change of owner does it for everybody, root included; chmod with it says what it wants.
         bool chown = (which & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) && !(which & FUSE_SET_ATTR_MODE);
-        if (entry && (chown || Passthrough::kills_privileges())) entry = r.fs().drop_set_ids(node);
+        if (entry && (chown || Passthrough::kills_privileges())) entry = r.fs().drop_set_ids(node, r.caller());
         entry ? r.attributes(*entry) : r.error(entry.error());
     });
 }

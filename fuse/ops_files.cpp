@@ -68,7 +68,7 @@ void abandon(vfs::Filesystem& fs, vfs::HandleId handle) {
 // These requests have no bit that says whether set-user-id must go (Passthrough::kills_privileges): it must unless the
 // caller may keep it, which is root's right as far as we can see.
 void changed_by_caller(Request& r, fuse_ino_t node) {
-    if (r.caller().uid != 0) (void)r.fs().drop_set_ids(node);
+    if (r.caller().uid != 0) (void)r.fs().drop_set_ids(node, r.caller());
 }
 
 }  // namespace
@@ -81,7 +81,7 @@ void op_open(fuse_req_t req, fuse_ino_t node, fuse_file_info* info) {
             r.error(opened.error());
             return;
         }
-        if (Passthrough::kills_privileges()) (void)fs.drop_set_ids(node);
+        if (Passthrough::kills_privileges()) (void)fs.drop_set_ids(node, r.caller());
         apply_io_mode(*opened, *info);
         if (!r.opened(*info)) abandon(fs, opened->handle);
     });
@@ -117,7 +117,7 @@ void op_read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_in
 void op_write(fuse_req_t req, fuse_ino_t node, const char* data, size_t size, off_t offset, fuse_file_info* info) {
     handle(req, "write", [&](Request& r) {
         auto done = r.fs().write(info->fh, static_cast<std::uint64_t>(offset), as_bytes(std::string_view(data, size)));
-        if (done && Passthrough::kills_privileges()) (void)r.fs().drop_set_ids(node);
+        if (done && Passthrough::kills_privileges()) (void)r.fs().drop_set_ids(node, r.caller());
         done ? r.written(*done) : r.error(done.error());
     });
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include "vfs/filesystem_impl.hpp"
 
@@ -41,9 +42,11 @@ Attr MountedFilesystem::attr_of(const repo::Attributes& a) {
     return attr;
 }
 
-// What the kernel writes without us has attributes that change without us.
+// What the kernel writes without us has attributes that change without us. And it does not forget the mode of what it
+// lets us write: set-user-id would go on working after the write that took it away.
 double MountedFilesystem::attr_timeout(const repo::Attributes& attributes) {
-    return attributes.lent ? 0 : kForEver;
+    bool set_ids = attributes.type == FileType::kRegular && (attributes.mode & (S_ISUID | S_ISGID));
+    return attributes.lent || set_ids ? 0 : kForEver;
 }
 
 double MountedFilesystem::attr_timeout(const Node& node) {
@@ -135,9 +138,10 @@ Result<Entry> MountedFilesystem::set_attributes(NodeId id, const repo::SetAttrib
     return Entry{attr_of(a), 0, ref.inode == ref.worktree->root() ? kMoment : attr_timeout(a)};
 }
 
-Result<Entry> MountedFilesystem::drop_set_ids(NodeId id) {
+Result<Entry> MountedFilesystem::drop_set_ids(NodeId id, const Caller& caller) {
     CORAL_TRY(Entry now, attributes(id, std::nullopt));
-    std::uint32_t drop = now.attr.mode & (now.attr.mode & 010u ? 06000u : 04000u);
+    bool of_group = caller.uid == 0 || caller.gid == now.attr.gid;  // other groups of the caller are not told to us
+    std::uint32_t drop = now.attr.mode & ((now.attr.mode & 010u) || !of_group ? 06000u : 04000u);
     if (now.attr.type != FileType::kRegular || drop == 0) return now;
     repo::SetAttributes set;
     set.mode = now.attr.mode & ~drop;

@@ -78,7 +78,7 @@ class MountedFilesystem final : public Filesystem {
 
     Result<Entry> attributes(NodeId node, std::optional<HandleId> handle) override;
     Result<Entry> set_attributes(NodeId node, const repo::SetAttributes& set, std::optional<HandleId> handle) override;
-    Result<Entry> drop_set_ids(NodeId node) override;
+    Result<Entry> drop_set_ids(NodeId node, const Caller& caller) override;
     Result<std::string> get_xattr(NodeId node, const std::string& name) override;
     Result<std::vector<std::string>> list_xattrs(NodeId node) override;
     Status set_xattr(NodeId node, const std::string& name, const std::string& value,

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from driver import Repo, errno_of, is_incomplete, opened, wait_for
 
 
@@ -91,6 +93,31 @@ def test_times_that_are_left_alone(main: Path) -> None:
     assert path.stat().st_atime_ns == 7_000_000_008 and path.stat().st_mtime_ns >= before - 1_000_000_000
 
 
+def mode_alone(path: Path) -> str:
+    """As exec(2) looks at it: a stat of all makes the kernel ask anew after a write."""
+    return subprocess.run(["stat", "-c", "%a", path], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+@pytest.mark.parametrize("group, kept", [(1234, 0o2666), (1235, 0o666)])
+def test_set_gid_without_execution(repo: Repo, group: int, kept: int) -> None:
+    """It stays where the writer is of that group."""
+    repo.mount("-o", "allow_other")
+    os.chmod(repo.path.parent, 0o755)
+    try:
+        for name, change in {"write": "os.write(d, b'x')", "fallocate": "os.posix_fallocate(d, 0, 1)"}.items():
+            path = repo.main / name
+            path.write_bytes(b"data")
+            os.chown(path, 0, 1234)
+            path.chmod(0o6666)
+            program = f"import os, sys; os.setgroups([]); os.setgid({group}); os.setuid(1234); d = os.open(sys.argv[1], 1)"
+            subprocess.run([sys.executable, "-c", f"{program}; {change}", path], cwd="/", check=True)
+            # The kernel says of a write only whether the group may execute.
+            assert int(mode_alone(path), 8) == kept, name
+    finally:
+        repo.umount()
+
+
 def test_changes_take_set_uid_bits_away(repo: Repo) -> None:
     """A write, a truncate, a chown by who is not root; the bits are the kernel's to take, in every I/O mode."""
     as_root = os.geteuid() == 0
@@ -101,7 +128,9 @@ def test_changes_take_set_uid_bits_away(repo: Repo) -> None:
         "read-write": "d = os.open(p, os.O_RDWR); os.write(d, b'x')",
         "truncate": "os.truncate(p, 1)",
         "ftruncate": "d = os.open(p, os.O_WRONLY); os.ftruncate(d, 1)",
+        "direct": "d = os.open(p, os.O_WRONLY | os.O_DIRECT); os.write(d, mmap.mmap(-1, 4096))",
         "fallocate": "d = os.open(p, os.O_WRONLY); os.posix_fallocate(d, 0, 100)",
+        "allocated": "d = os.open(p, os.O_WRONLY); os.posix_fallocate(d, 0, 1)",
         "chown": "os.chown(p, -1, os.getgid())",
         "emptied": "d = os.open(p, os.O_WRONLY | os.O_TRUNC)",
         "emptied by creat": "d = os.open(p, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o6777)",
@@ -115,10 +144,12 @@ def test_changes_take_set_uid_bits_away(repo: Repo) -> None:
             if as_root:
                 os.chown(path, 1234, 1234)
                 path.chmod(0o6777)
+            assert mode_alone(path) == "6777"  # the kernel has it now
             drop = "os.setgroups([]); os.setgid(1234); os.setuid(1234); " if as_root else ""
-            command = [sys.executable, "-c", f"import os, sys; p = sys.argv[1]; {drop}{change}", str(path)]
+            command = [sys.executable, "-c", f"import mmap, os, sys; p = sys.argv[1]; {drop}{change}", str(path)]
             done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{name}: {done.stderr}"
+            assert mode_alone(path) == "777", name
             assert stat.S_IMODE(path.stat().st_mode) == 0o777, name
     finally:
         repo.umount()

@@ -140,9 +140,9 @@ class Filesystem {
     virtual Result<Entry> attributes(NodeId node, std::optional<HandleId> handle) = 0;
     virtual Result<Entry> set_attributes(NodeId node, const repo::SetAttributes& set,
                                          std::optional<HandleId> handle) = 0;
-    // Clears set-user-id, and set-group-id where the group may execute, of a regular file: what a write or a change of
-    // owner does.
-    virtual Result<Entry> drop_set_ids(NodeId node) = 0;
+    // Clears set-user-id, and set-group-id where the group may execute or the caller is not of it, of a regular file:
+    // what a write or a change of owner does.
+    virtual Result<Entry> drop_set_ids(NodeId node, const Caller& caller) = 0;
     virtual Result<std::string> get_xattr(NodeId node, const std::string& name) = 0;
     virtual Result<std::vector<std::string>> list_xattrs(NodeId node) = 0;
     virtual Status set_xattr(NodeId node, const std::string& name, const std::string& value,
