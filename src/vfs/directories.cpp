@@ -89,14 +89,30 @@ Status MountedFilesystem::read_directory(HandleId id, std::uint64_t offset, bool
 // `offset` counts entries behind "..".
 Status MountedFilesystem::read_branch_directory(DirectoryHandle& dir, std::uint64_t offset, bool plus,
                                                 const Visit& visit) {
-    if (offset > dir.shown.size()) return make_error(Errc::kInvalid, "no such place in the directory");
-    dir.shown.resize(static_cast<std::size_t>(offset));
-    Status done = show_branch_directory(dir, plus, visit);
-    if (options_.handover && dir.shown.size() > offset) {
-        auto first = dir.shown.begin() + static_cast<std::ptrdiff_t>(offset);
-        options_.handover->directory_shown(dir.id, offset, std::vector<std::string>(first, dir.shown.end()));
+    std::uint64_t known = std::min<std::uint64_t>(offset, dir.shown.size());
+    dir.shown.resize(static_cast<std::size_t>(known));
+    CORAL_TRY(bool there, skip_branch_entries(dir, offset));
+    Status done = there ? show_branch_directory(dir, plus, visit) : Status{};
+    if (options_.handover && dir.shown.size() > known) {
+        auto first = dir.shown.begin() + static_cast<std::ptrdiff_t>(known);
+        options_.handover->directory_shown(dir.id, known, std::vector<std::string>(first, dir.shown.end()));
     }
     return done;
+}
+
+// Who goes back forgets what came behind, and may then go forward to a place that telldir(3) told before. False when
+// the directory ends before it.
+Result<bool> MountedFilesystem::skip_branch_entries(DirectoryHandle& dir, std::uint64_t offset) {
+    if (dir.shown.size() == offset) return true;
+    CORAL_TRY(BranchRef ref, branch_ref(dir.node));
+    while (dir.shown.size() < offset) {
+        std::string after = dir.shown.empty() ? std::string() : dir.shown.back();
+        auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(offset - dir.shown.size(), kLargestPage));
+        CORAL_TRY(std::vector<repo::DirEntry> page, ref.worktree->list(ref.inode, after, wanted));
+        for (repo::DirEntry& found : page) dir.shown.push_back(std::move(found.name));
+        if (page.size() < wanted) return false;
+    }
+    return true;
 }
 
 Status MountedFilesystem::show_branch_directory(DirectoryHandle& dir, bool plus, const Visit& visit) {

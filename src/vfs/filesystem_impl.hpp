@@ -236,6 +236,7 @@ class MountedFilesystem final : public Filesystem {
     bool show_dots(const DirectoryHandle& dir, std::uint64_t& offset, const Visit& visit) const;
     Status read_branch_directory(DirectoryHandle& dir, std::uint64_t offset, bool plus, const Visit& visit);
     Status show_branch_directory(DirectoryHandle& dir, bool plus, const Visit& visit);
+    Result<bool> skip_branch_entries(DirectoryHandle& dir, std::uint64_t offset);
     Status read_tree_directory(DirectoryHandle& dir, std::uint64_t offset, bool plus, const Visit& visit);
     Status read_virtual_directory(DirectoryHandle& dir, std::uint64_t offset, const Visit& visit);
     Result<std::vector<DirItem>> list_virtual(const Node& node);

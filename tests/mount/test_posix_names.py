@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import random
 import stat
 import subprocess
 from pathlib import Path
@@ -198,3 +199,38 @@ def test_names_and_links_that_are_too_long_or_go_round(main: Path) -> None:
     assert errno_of(os.stat, main / "round") == errno.ELOOP
     assert errno_of(os.open, main / "round", os.O_RDONLY | os.O_NOFOLLOW) == errno.ELOOP
     assert errno_of(os.open, main / "about" / "x", os.O_CREAT | os.O_WRONLY) == errno.ELOOP
+
+
+def test_every_place_of_a_listing_can_be_gone_to(main: Path) -> None:
+    """telldir(3) of each entry, then seekdir(3) in any order: also forward again after going back."""
+    count = 3000
+    for i in range(count):
+        (main / f"{i:04}-{'x' * (i % 60)}").touch()
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.opendir.restype = libc.readdir.restype = ctypes.c_void_p
+    libc.telldir.restype = ctypes.c_long
+    libc.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]
+    for name in ("readdir", "telldir", "closedir"):
+        getattr(libc, name).argtypes = [ctypes.c_void_p]
+    directory = libc.opendir(os.fsencode(main))
+    try:
+
+        def entry() -> bytes:
+            ctypes.set_errno(0)
+            found = libc.readdir(directory)
+            assert found, os.strerror(ctypes.get_errno())
+            return ctypes.string_at(found + 19)  # d_name
+
+        places = []
+        for _ in range(count + 2):
+            place = libc.telldir(directory)
+            places.append((place, entry()))
+        assert not libc.readdir(directory)
+        dice = random.Random(1)
+        for place, name in [places[0], places[-1], *dice.choices(places, k=500)]:
+            libc.seekdir(directory, place)
+            assert entry() == name
+        libc.seekdir(directory, 1 << 40)
+        assert not libc.readdir(directory) and ctypes.get_errno() == 0, "behind the end there is nothing"
+    finally:
+        libc.closedir(directory)
