@@ -21,12 +21,13 @@ namespace {
 //   CACHE_SYMLINKS    HEAD and tags/ must be seen to move at once, whoever moves them
 //   FLOCK, POSIX_LOCKS  the kernel does both by itself for a filesystem on one machine
 //   HANDLE_KILLPRIV   its second version is negotiated in passthrough.cpp: libfuse 3.14 does not know it
+//   ASYNC_DIO         the kernel (6.18) then drops cached pages before such a write only: who reads beside it keeps
+//                     the old bytes in the cache
 //   POSIX_ACL, EXPORT_SUPPORT  not offered
 constexpr unsigned kWanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ATOMIC_O_TRUNC |
-                             FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
-                             FUSE_CAP_ASYNC_DIO;
+                             FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO;
 
-constexpr unsigned kMaxBackground = 64;  // read-ahead and asynchronous direct I/O; the kernel's 12 is little
+constexpr unsigned kMaxBackground = 64;  // read-ahead; the kernel's 12 is little
 
 constexpr unsigned kProtocolOf69 = 40;  // Linux 6.9 speaks FUSE 7.40
 
