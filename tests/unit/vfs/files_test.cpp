@@ -175,6 +175,7 @@ TEST_F(FilesTest, OnOldKernelsAFileThatWasReadIsWrittenThroughTheCache) {
     ASSERT_OK(c().write(second->handle, 0, "xyz"));
     ASSERT_OK(c().close(second->handle));
     EXPECT_VALUE(c().cat(kFile), "xyz");
+}
 
 TEST_F(FilesTest, AttributesOfANewFileNeedNotBeAskedForAgain) {
     auto parent = c().walk("branches/main");
