@@ -95,6 +95,12 @@ class RealFile final : public File {
         return from_native(st);
     }
     Status change_mode(std::uint32_t mode) override { return check(::fchmod(fd_, mode)); }
+    Status set_mtime(std::int64_t ns) override {
+        constexpr std::int64_t kSecond = 1'000'000'000;
+        const std::int64_t rest = (ns % kSecond + kSecond) % kSecond;
+        const timespec times[2] = {{0, UTIME_OMIT}, {(ns - rest) / kSecond, rest}};
+        return check(::futimens(fd_, times));
+    }
 
     Result<bool> try_lock(bool exclusive) override {
         struct flock lock {};

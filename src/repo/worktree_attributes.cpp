@@ -34,6 +34,7 @@ Status Worktree::set_attributes(const InodePtr& inode, const SetAttributes& set)
         CORAL_CHECK(impl_->truncate_locked(inode, *set.size));
     }
     impl_->refresh_lent(inode);  // what was written until now no longer decides the times
+    if (set.mtime_ns) CORAL_CHECK(impl_->set_lent_mtime(inode, *set.mtime_ns));
     std::int64_t now = now_ns();
     Row row;
     bool unlinked;

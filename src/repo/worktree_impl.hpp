@@ -241,6 +241,7 @@ struct Worktree::Impl {
     // ---- worktree_lend.cpp
     Status set_complete(const InodePtr& inode, std::int64_t complete);
     Status lend_writer_locked(const InodePtr& inode, bool mappable);
+    Status set_lent_mtime(const InodePtr& inode, std::int64_t ns);
     void refresh_lent(const InodePtr& inode);
     bool may_still_change(const InodePtr& inode);  // ops_mutex held
     Status settle_loan(const InodePtr& inode);

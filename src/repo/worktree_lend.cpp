@@ -124,6 +124,26 @@ void Worktree::Impl::refresh_lent(const InodePtr& inode) {
     inode->ctime_ns = std::max(inode->ctime_ns, stat->mtime_ns);
 }
 
+// The file below says it, too: it is asked when the writer's close does not come, which an unmount right behind it
+// drops.
+Status Worktree::Impl::set_lent_mtime(const InodePtr& inode, std::int64_t ns) {
+    std::shared_ptr<StagedFile> staged;
+    {
+        std::lock_guard lock(inode->mutex);
+        if (!inode->loan.may_be_written() || !inode->staged || inode->staged->base()) return {};
+        staged = inode->staged;
+    }
+    CORAL_TRY(auto file, staged->file());
+    CORAL_CHECK(file->set_mtime(ns));
+    CORAL_TRY(FileStat stat, file->stat());  // as exactly as the disk keeps it
+    std::lock_guard lock(inode->mutex);
+    Loan& loan = inode->loan;
+    const bool unwritten = loan.mtime_ns == loan.seen_mtime_ns && stat.mtime_ns < now_ns() - kTick;
+    if (unwritten) loan.mtime_ns = stat.mtime_ns;
+    loan.seen_mtime_ns = stat.mtime_ns;
+    return {};
+}
+
 bool Worktree::Impl::may_still_change(const InodePtr& inode) {
     std::shared_ptr<StagedFile> staged;
     {

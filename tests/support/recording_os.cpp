@@ -42,6 +42,7 @@ class RecordingFile final : public File {
     }
     Status sync_data() override { return os_.sync(node_, path_, os_.lies_.files); }
     Result<FileStat> stat() override { return file_->stat(); }
+    Status set_mtime(std::int64_t ns) override { return file_->set_mtime(ns); }  // times are not played back
     Status change_mode(std::uint32_t mode) override {
         return os_.change_mode(node_, path_, mode, [&] { return file_->change_mode(mode); });
     }

@@ -53,6 +53,7 @@ class File {
     virtual Status sync_data() = 0;  // fdatasync
     virtual Result<FileStat> stat() = 0;
     virtual Status change_mode(std::uint32_t mode) = 0;
+    virtual Status set_mtime(std::int64_t ns) = 0;  // since 1970
     // Open-file-description locks on the whole file; released when the file is closed. False: somebody else has it.
     virtual Result<bool> try_lock(bool exclusive) = 0;
     virtual Status unlock() = 0;

@@ -48,6 +48,7 @@ class SlowAnswers : public test::ForwardingOs {
             return answer;
         }
         Status change_mode(std::uint32_t mode) override { return file_->change_mode(mode); }
+        Status set_mtime(std::int64_t ns) override { return file_->set_mtime(ns); }
         Result<bool> try_lock(bool exclusive) override { return file_->try_lock(exclusive); }
         Status unlock() override { return file_->unlock(); }
         int native_handle() const override { return file_->native_handle(); }

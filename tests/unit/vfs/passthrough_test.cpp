@@ -187,6 +187,23 @@ TEST_F(PassthroughTest, TruncateAndTimesWorkWhileTheKernelWrites) {
 }
 
 // close(2) ends the handle; a shared mapping of the file below does not, and writes on.
+// An unmount right behind a close may drop the writer's RELEASE: then the next mount asks the file below.
+TEST_F(PassthroughTest, TimesThatWereSetOutliveAnUnmountThatComesBeforeTheRelease) {
+    auto opened = c().create(kFile, O_WRONLY);
+    ASSERT_OK(opened);
+    ASSERT_EQ(opened->mode, IoMode::kPassthrough);
+    kernel_writes(opened->backing, "touched", 0);
+    repo::SetAttributes times;
+    times.mtime_ns = -315'619'200'000'000'001;  // 1960, nearly
+    ASSERT_OK(fs().set_attributes(c().stat(kFile)->node, times, opened->handle));
+    EXPECT_EQ(c().stat(kFile)->mtime_ns, *times.mtime_ns);
+    client_.reset();
+    fs_.reset();
+    again({});
+    EXPECT_EQ(c().stat(kFile)->mtime_ns, *times.mtime_ns);
+    EXPECT_EQ(*c().cat(kFile), "touched");
+}
+
 TEST_F(PassthroughTest, AMappingThatOutlivesItsDescriptorIsWaitedFor) {
     auto opened = c().create(kFile, O_RDWR);
     ASSERT_OK(opened);
