@@ -2,6 +2,7 @@
 #include "daemon_service.hpp"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -58,11 +59,31 @@ void DaemonService::run() {
         lock.unlock();
         try {
             publish_all();
+            give_memory_back();
         } catch (const std::exception& e) {
             log_error("publisher: {}", e.what());
         }
         lock.lock();
     }
+}
+
+std::uint64_t DaemonService::pending_ingest() {
+    std::map<std::string, Uuid> owned;
+    {
+        std::lock_guard lock(mutex_);
+        owned = published_;
+    }
+    std::uint64_t pending = 0;
+    for (const auto& [branch, uuid] : owned) {
+        auto worktree = fs_.worktree(branch);
+        if (worktree && *worktree) pending += (*worktree)->pending();
+    }
+    return pending;
+}
+
+void DaemonService::give_memory_back() {
+    constexpr std::size_t kWorthIt = 32u << 20;
+    if (::mallinfo2().fordblks > kWorthIt && pending_ingest() == 0) ::malloc_trim(0);
 }
 
 void DaemonService::publish_all() {
@@ -138,15 +159,7 @@ Result<control::DaemonInfo> DaemonService::info() {
     info.plain_limit = usage.plain_limit;
     info.open_files = usage.open_files;
     info.passthrough_files = usage.passthrough_files;
-    std::map<std::string, Uuid> owned;
-    {
-        std::lock_guard lock(mutex_);
-        owned = published_;
-    }
-    for (const auto& [branch, uuid] : owned) {
-        auto worktree = fs_.worktree(branch);
-        if (worktree && *worktree) info.pending_ingest += (*worktree)->pending();
-    }
+    info.pending_ingest = pending_ingest();
     return info;
 }
 

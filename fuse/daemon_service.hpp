@@ -55,6 +55,8 @@ class DaemonService final : public control::Service {
 
   private:
     void publish_all();
+    std::uint64_t pending_ingest();
+    void give_memory_back();  // what the allocator holds and nobody uses
     void publish(const std::shared_ptr<repo::Worktree>& worktree);
     void withdraw(const std::string& branch);
     void withdraw_missing(const std::vector<repo::Branch>& branches);

@@ -174,9 +174,11 @@ void set_process_limits() {
     }
     // Dozens of threads would keep an arena each, and each arena the most that its threads ever used.
     ::mallopt(M_ARENA_MAX, 4);
-    // Segment buffers (16 MiB) come from mmap and go back at once; a fixed threshold also keeps glibc from raising it.
-    ::mallopt(M_MMAP_THRESHOLD, 4 << 20);
-    ::mallopt(M_TRIM_THRESHOLD, 16 << 20);
+    // Segment buffers (16 MiB) stay for the next segment: fresh pages for each cost a tenth of encoding. What is free
+    // goes back when nothing is encoded any more (DaemonService::give_memory_back). Fixed, so that glibc does not raise
+    // it.
+    ::mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    ::mallopt(M_TRIM_THRESHOLD, 128 << 20);
 }
 
 void block_signals() {
