@@ -195,6 +195,8 @@ def test_killed_at_any_moment(repo: Coral) -> None:
         assert repo.run("-C", repo.repo, "cat", f"main:{name}").stdout == kept[name]
     repo("gc", "--prune=now")
     assert repo.json("fsck", "--full")["ok"]
+    # What was killed in the middle of a record leaves a pack that ends in a part of one, and is otherwise in use: gc keeps it.
+    repo("repack", "-q")
     assert pack_bytes(repo) < 4 * 700_000 * 1.1 + 100_000
     for name, content in kept.items():
         assert repo.run("-C", repo.repo, "cat", f"main:{name}").stdout == content
