@@ -252,7 +252,8 @@ void Daemon::wait_for_signal() {
 Status Daemon::request_stop() {
     (void)invalidator_.wait_drained(kFence);
     auto top = mounted_at(mount_point_);
-    if (!top || top->type != "fuse.coral") {
+    // What is there after our own unmount is somebody else's.
+    if (unmounted_ || !top || top->type != "fuse.coral") {
         session_->leave();
         return {};
     }

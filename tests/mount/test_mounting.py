@@ -62,14 +62,14 @@ def test_umount_with_open_files(mounted: Repo) -> None:
         assert (mounted.main / "file").read_bytes() == b"x"
 
 
-def test_umount_while_another_namespace_has_the_mount(mounted: Repo) -> None:
+def test_umount_while_another_namespace_has_the_mount(mounted: Repo, place: Path) -> None:
     """A container that was started meanwhile keeps the kernel's session alive: that is said, and nobody waits for ever."""
 
-    def terminate() -> None:
-        for pid in set(mounted.coral.daemons()) - set(mounted.workers()):
+    def terminate(pinned: set[int]) -> None:
+        for pid in pinned - set(mounted.workers()):
             os.kill(pid, signal.SIGTERM)
 
-    for end_it in (lambda: mounted.coral.run("umount", mounted.path), terminate):
+    for end_it in (lambda _: mounted.coral.run("umount", mounted.path), terminate):
         (mounted.main / "file").write_bytes(b"kept")
         words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; exec sleep 300"]
         with subprocess.Popen(words, stdout=subprocess.PIPE) as container:
@@ -78,8 +78,15 @@ def test_umount_while_another_namespace_has_the_mount(mounted: Repo) -> None:
                 said = mounted.coral.run("umount", mounted.mnt, expect=FATAL, timeout=60).stderr.decode()
                 assert "another mount namespace" in said and f"coral umount {mounted.path}" in said
                 assert not mounted.mounted()
-                end_it()
-                wait_for("the daemon leaves", lambda: not mounted.coral.daemons(), 20)
+                # What is mounted there next is not what ends with it.
+                pinned, other = set(mounted.coral.daemons()), place / "other.coral"
+                if not other.exists():
+                    mounted.coral.run("init", other)
+                mounted.coral.run("mount", other, mounted.mnt)
+                end_it(pinned)
+                wait_for("the daemon leaves", lambda: not pinned & set(mounted.coral.daemons()), 20)
+                assert mounted.mounted(), "another repository's mount went"
+                mounted.coral.run("umount", mounted.mnt)
             finally:
                 container.kill()
         assert mounted.watchdog

@@ -43,7 +43,10 @@ Error busy(const std::string& point) {
 Status wait_gone(const std::string& point, std::uint32_t pid) {
     for (int i = 0; i < kLeavePauses; ++i) {
         CORAL_TRY(bool still, mounted(point));
-        if (!still && (pid == 0 || !process_alive(pid))) return {};
+        const bool left = pid != 0 && !process_alive(pid);
+        if (!still && (pid == 0 || left)) return {};
+        // A mount that answers although its daemon has left is another one, made there since.
+        if (left && real_os().stat(point).ok()) return {};
         std::this_thread::sleep_for(kPause);
     }
     CORAL_TRY(bool still, mounted(point));
