@@ -100,9 +100,13 @@ Result<GcReport> Repository::collect(const GcOptions& options, bool replace) {
     GcReport report;
     store::LiveSet live;
     Marker marker(*this, live, options.prune_before, options.cancelled);
-    if (options.step) options.step("marking");
-    CORAL_CHECK(marker.run());
-    report.live_objects = live.size();
+    collect.mark = [&](store::LiveSet&) -> Status {
+        if (options.step) options.step("marking");
+        CORAL_CHECK(marker.run());
+        report.live_objects = live.size();
+        if (options.step) options.step("copying");
+        return {};
+    };
     collect.keep_written_after = options.prune_before;
     collect.dry_run = options.dry_run;
     collect.progress = options.progress;
@@ -122,7 +126,6 @@ Result<GcReport> Repository::collect(const GcOptions& options, bool replace) {
                 .run();
         });
     };
-    if (options.step) options.step("copying");
     CORAL_TRY(report.packs, store_->collect(live, collect));
     if (report.packs.removed_packs > 0 && !options.dry_run) {
         base_index_->keep_only([&](const SegmentId& id) {

@@ -178,15 +178,25 @@ Status Collector::add_needs_of_late() {
                     live_.add(Kind::kSegment, AnyId::from(base.id));
                 continue;
             }
-            if ((rows.front().flags & kFlagInSegments) == 0) continue;
-            IndexEntry entry;
-            entry.kind = kind;
-            entry.flags = rows.front().flags;
-            entry.offset = rows.front().offset;
-            CORAL_TRY(auto pack, store_.packs_.get(rows.front().pack));
-            CORAL_CHECK(add_needs(*pack, entry));
+            for (const Row& row : rows) {
+                if ((row.flags & kFlagInSegments) == 0) continue;
+                IndexEntry entry;
+                entry.kind = kind;
+                entry.flags = row.flags;
+                entry.offset = row.offset;
+                CORAL_TRY(auto pack, store_.packs_.get(row.pack));
+                CORAL_CHECK(add_needs(*pack, entry));
+            }
         }
     }
+    return {};
+}
+
+// A live file that was stored again, because its record of before had lost something: what it is cut into now.
+Status Collector::add_new_cut(const AnyId& id) {
+    if (!live_.contains(Kind::kFile, id)) return {};
+    CORAL_TRY(auto record, store_.file(FileId::from(id)));
+    for (const SegmentId& segment : record->segments) live_.add(Kind::kSegment, AnyId::from(segment));
     return {};
 }
 
@@ -195,15 +205,17 @@ Status Collector::look_again() {
     (void)changed;
     CORAL_CHECK(store_.index_->sync());
     store_.reader_->forget();
+    store_.files_.clear();
     if (options_.look_again) CORAL_CHECK(options_.look_again(live_));
-    // Whatever was appended since has its bases: it may stand for something that was live before, too.
+    // Whatever was appended since has its bases and segments: it may stand for something that was live before, too.
     for (const PackState& state : store_.index_->packs()) {
         std::uint64_t& seen = seen_to_[state.uuid];
         if (new_packs_.contains(state.uuid) || state.scanned_to <= seen) continue;
         CORAL_TRY(auto pack, store_.packs_.get(state.uuid));
-        CORAL_CHECK(each_entry(state, seen, [&](const IndexEntry& entry) {
+        CORAL_CHECK(each_entry(state, seen, [&](const IndexEntry& entry) -> Status {
             note_bases(entry, true);
-            return add_needs(*pack, entry);
+            CORAL_CHECK(add_needs(*pack, entry));
+            return entry.kind == Kind::kFile ? add_new_cut(entry.id) : Status();
         }));
         seen = state.scanned_to;
     }

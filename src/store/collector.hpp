@@ -56,6 +56,7 @@ class Collector {
     Status find_old_cuts();
     void note_bases(const IndexEntry& entry, bool late);
     Result<std::optional<Row>> chosen(Kind kind, const AnyId& id);
+    Result<Row> chosen_file(const AnyId& id, const std::vector<Row>& rows);
     Result<bool> is_replaced_whole(Kind kind, const AnyId& id, const Row& row);
     bool is_of_old_cut(const IndexEntry& entry) const;
 
@@ -71,6 +72,7 @@ class Collector {
     Status remove_batch(Batch& batch);
     Status look_again();
     Status add_needs_of_late();
+    Status add_new_cut(const AnyId& id);
     Result<bool> is_used_again(const Candidate& candidate);
     Status remove_files(SessionLock::Alone& alone, Batch& batch);
     void advance(std::uint64_t bytes);

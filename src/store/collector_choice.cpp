@@ -47,8 +47,10 @@ Status Collector::find_old_cuts() {
     for (const AnyId& id : files) {
         if (!twice_.contains(Kind::kFile, id)) continue;
         CORAL_TRY(std::vector<Row> rows, store_.index_->find(Kind::kFile, id));
-        for (std::size_t i = 1; i < rows.size(); ++i) {
-            auto old = store_.load_file(FileId::from(id), rows[i]);
+        CORAL_TRY(std::optional<Row> stays, chosen(Kind::kFile, id));
+        for (const Row& row : rows) {
+            if (stays && row.pack == stays->pack && row.offset == stays->offset) continue;
+            auto old = store_.load_file(FileId::from(id), row);
             if (!old) continue;
             for (const SegmentId& segment : old->segments) old_cuts_.add(Kind::kSegment, AnyId::from(segment));
         }
@@ -72,20 +74,47 @@ bool Collector::is_of_old_cut(const IndexEntry& entry) const {
            old_cuts_.contains(Kind::kSegment, entry.id);
 }
 
+// The one that readers take, or would if only what is live were there: only that is copied.
+Result<Row> Collector::chosen_file(const AnyId& id, const std::vector<Row>& rows) {
+    const bool live = live_.contains(Kind::kFile, id);
+    for (const Row& row : rows) {
+        auto record = store_.load_file(FileId::from(id), row);
+        if (!record) continue;
+        bool marked = !live || std::all_of(record->segments.begin(), record->segments.end(), [&](const SegmentId& s) {
+            return live_.contains(Kind::kSegment, AnyId::from(s));
+        });
+        if (!marked) continue;
+        CORAL_TRY(bool whole, store_.has_segments(*record));
+        if (whole) return row;
+    }
+    return rows.front();
+}
+
 // The record that stays for all others of the id.
 Result<std::optional<Row>> Collector::chosen(Kind kind, const AnyId& id) {
     CORAL_TRY(std::vector<Row> rows, store_.index_->find_all(kind, id));
     if (rows.empty()) return std::optional<Row>();
+    if (kind == Kind::kFile) {
+        CORAL_TRY(Row file, chosen_file(id, rows));
+        return std::optional<Row>(file);
+    }
+    if (kind != Kind::kSegment) return std::optional<Row>(rows.front());
     // A member goes only with its whole group.
     bool grouped = std::any_of(rows.begin(), rows.end(), [](const Row& row) { return row.slot >= 0; });
-    if (!options_.replace || kind != Kind::kSegment || grouped) return std::optional<Row>(rows.front());
     auto limit = lowest_dependant_.find(id);
-    const Row* best = &rows.front();
+    const Row* best = nullptr;
     for (const Row& row : rows) {
         bool fits = limit == lowest_dependant_.end() || row.rank < limit->second;
-        if (fits && row.stored < best->stored) best = &row;
+        if (best && !(fits && row.stored < best->stored)) continue;
+        // One that has lost its base stands for nothing.
+        bool whole = row.rank == 0;
+        if (!whole) {
+            CORAL_TRY(whole, store_.reader_->is_whole(SegmentId::from(id), row));
+        }
+        if (whole) best = &row;
+        if (best && (!options_.replace || grouped)) break;
     }
-    return std::optional<Row>(*best);
+    return std::optional<Row>(best ? *best : rows.front());
 }
 
 // Read back from where it lies, and compared with its name.

@@ -31,12 +31,15 @@ void Collector::keep(const PackState& state, std::string why) {
     report_.kept.push_back(fmt::format("{}: {}", store_.packs_.path_of(state.uuid), why));
 }
 
-// Everything that others have appended is known and durable: a copy of it may be relied on.
+// Everything that others have appended is known and durable: a copy of it may be relied on. What is marked is marked by
+// these records; what others append from now on is looked at in the end.
 Status Collector::prepare() {
     CORAL_TRY(bool changed, store_.index_->refresh());
     (void)changed;
     if (!store_.options_.read_only) CORAL_CHECK(store_.index_->sync());
     for (const PackState& state : store_.index_->packs()) seen_to_[state.uuid] = state.scanned_to;
+    store_.files_.clear();
+    if (options_.mark) CORAL_CHECK(options_.mark(live_));
     CORAL_CHECK(store_.index_->each_duplicate([&](Kind kind, const AnyId& id) { twice_.add(kind, id); }));
     return options_.replace ? prepare_choice() : Status();
 }

@@ -9,6 +9,14 @@
 namespace coral::store {
 namespace {
 
+// A segment has a few bases, and those have theirs: kMaxDepth levels, mostly of shared ones.
+constexpr unsigned kMostLooks = 1000;
+constexpr std::uint32_t kAnyDepth = codec::kMaxDepth + 1;
+
+std::uint64_t memory_of(const Place& place) {
+    return sizeof(Place) + kLruOverhead + (place.block->slots.empty() ? place.block->memory() : 0);
+}
+
 Error corrupt(std::string what) {
     return make_error(Errc::kCorrupt, std::move(what));
 }
@@ -77,25 +85,85 @@ Result<Place> SegmentReader::place_of(const SegmentId& id, const Row& row) {
     return corrupt(fmt::format("{} at {}: the index is wrong about this record", packs_.path_of(row.pack), row.offset));
 }
 
-Result<std::shared_ptr<const Place>> SegmentReader::find_place(const SegmentId& id) {
-    CORAL_TRY(std::vector<Row> rows, index_.find(Kind::kSegment, AnyId::from(id)));
-    Error error = make_error(Errc::kNotFound, fmt::format("segment {} is not in the repository", id.hex()));
-    for (const Row& row : rows) {
-        auto place = place_of(id, row);
-        if (place) return std::make_shared<const Place>(std::move(*place));
-        error = std::move(place).error();  // another record of the same id is as good
+Result<bool> SegmentReader::has_bases(const codec::SegmentHeader& header, unsigned& looks) {
+    for (const codec::BaseRef& base : header.bases) {
+        auto found = search(base.id, header.depth, looks);
+        if (!found && (found.error().code == Errc::kNotFound || found.error().code == Errc::kCorrupt)) return false;
+        CORAL_CHECK(found);
+        if (!found->whole) return false;
     }
+    return true;
+}
+
+Result<bool> SegmentReader::has_bases(const codec::SegmentHeader& header) {
+    unsigned looks = kMostLooks;
+    return has_bases(header, looks);
+}
+
+// Two reasons to look at more than the first record. One that nothing needed may have stayed in its pack while its base
+// went; when the segment is stored again, it must not stand before the new one. And while others repack, there may be
+// one that is too deep for what refers to the segment, beside the one that this was coded against.
+Result<SegmentReader::Found> SegmentReader::search(const SegmentId& id, std::uint32_t below, unsigned& looks) {
+    if (auto known = places_.get(id); known && known->depth < below) return Found{known, true};
+    Error error = make_error(Errc::kNotFound, fmt::format("segment {} is not in the repository", id.hex()));
+    Found found;
+    std::size_t seen = 0;
+    for (bool all : {false, true}) {
+        CORAL_TRY(std::vector<Row> rows, all ? index_.find_all(Kind::kSegment, AnyId::from(id))
+                                             : index_.find(Kind::kSegment, AnyId::from(id)));
+        if (rows.size() == seen) break;
+        seen = rows.size();
+        for (const Row& row : rows) {
+            if (row.rank >= below) continue;
+            if (looks == 0) return corrupt(fmt::format("segment {}: too many bases", id.hex()));
+            --looks;
+            auto place = place_of(id, row);
+            if (!place) {
+                error = std::move(place).error();  // another record of the same id is as good
+                continue;
+            }
+            auto shared = std::make_shared<const Place>(std::move(*place));
+            // Depth falls with every step: no cycle and no more than kMaxDepth frames, whatever a pack says.
+            if (shared->depth >= below) continue;
+            CORAL_TRY(bool whole, has_bases(shared->block->header, looks));
+            if (!found.place || whole) found = {shared, whole};
+            if (!whole) continue;
+            places_.put(id, shared, memory_of(*shared));
+            return found;
+        }
+    }
+    if (found.place) return found;
+    if (error.code == Errc::kNotFound && seen > 0 && below < kAnyDepth)
+        return corrupt(fmt::format("base {} is not of smaller depth in any record", id.hex()));
     return error;
 }
 
-Result<std::shared_ptr<const Place>> SegmentReader::place(const SegmentId& id) {
-    if (auto known = places_.get(id)) return known;
-    auto found = find_place(id);
-    if (!found && renew(found.error())) found = find_place(id);
+Result<std::shared_ptr<const Place>> SegmentReader::place(const SegmentId& id, std::uint32_t below) {
+    unsigned looks = kMostLooks;
+    auto found = search(id, below, looks);
+    if (!found && renew(found.error())) found = search(id, below, looks = kMostLooks);
+    if (!found && below < kAnyDepth) {
+        CORAL_TRY(bool changed, index_.refresh());
+        if (changed) found = search(id, below, looks = kMostLooks);
+    }
     CORAL_CHECK(found);
-    places_.put(id, *found,
-                sizeof(Place) + kLruOverhead + ((*found)->block->slots.empty() ? (*found)->block->memory() : 0));
-    return found;
+    return found->place;
+}
+
+Result<bool> SegmentReader::is_whole(const SegmentId& id) {
+    unsigned looks = kMostLooks;
+    auto found = search(id, kAnyDepth, looks);
+    if (found) return found->whole;
+    if (found.error().code == Errc::kNotFound || found.error().code == Errc::kCorrupt) return false;
+    return std::move(found).error();
+}
+
+Result<bool> SegmentReader::is_whole(const SegmentId& id, const Row& row) {
+    unsigned looks = kMostLooks;
+    auto place = place_of(id, row);
+    if (place) return has_bases(place->block->header, looks);
+    if (place.error().code == Errc::kNotFound || place.error().code == Errc::kCorrupt) return false;
+    return std::move(place).error();
 }
 
 Result<std::uint32_t> SegmentReader::length(const SegmentId& id) {
@@ -106,9 +174,7 @@ Result<std::uint32_t> SegmentReader::length(const SegmentId& id) {
 
 codec::BaseReader SegmentReader::base_reader(const codec::SegmentHeader& header) {
     return [this, &header](std::uint8_t slot, std::uint64_t begin, MutableBytes out) -> Status {
-        CORAL_TRY(auto base, place(header.bases[slot].id));
-        // Depth falls with every step: no cycle and no more than kMaxDepth frames, whatever a pack says.
-        if (base->depth >= header.depth) return corrupt("a base that is not of smaller depth");
+        CORAL_TRY(auto base, place(header.bases[slot].id, header.depth));
         return read_place(*base, begin, out);
     };
 }
@@ -152,8 +218,7 @@ Result<BlockPtr> SegmentReader::alias(const CodedBlock& block, std::uint32_t ind
     const codec::Chunk& c = block.header.chunks[index];
     if (c.mode != codec::Mode::kCopy) return BlockPtr();
     const codec::BaseRef& ref = block.header.bases[c.base_slot];
-    CORAL_TRY(auto base, place(ref.id));
-    if (base->depth >= block.header.depth) return corrupt("a base that is not of smaller depth");
+    CORAL_TRY(auto base, place(ref.id, block.header.depth));
     const codec::SegmentHeader& h = base->block->header;
     std::uint64_t at = ref.offset + (std::uint64_t{index} << block.header.chunk_log2);
     if (base->offset != 0 || base->length != h.raw_length || h.chunk_log2 != block.header.chunk_log2) return BlockPtr();
@@ -228,12 +293,12 @@ Status SegmentReader::read(const SegmentId& id, std::uint64_t offset, MutableByt
 // A record does not verify: any other record of the same id has the same bytes.
 Status SegmentReader::read_other(const SegmentId& id, const Place& bad, std::uint64_t offset, MutableBytes out) {
     places_.erase(id);
-    CORAL_TRY(std::vector<Row> rows, index_.find(Kind::kSegment, AnyId::from(id)));
+    CORAL_TRY(std::vector<Row> rows, index_.find_all(Kind::kSegment, AnyId::from(id)));
     for (const Row& row : rows) {
         if (row.pack == bad.block->pack && row.offset == bad.block->offset) continue;
         auto other = place_of(id, row);
         if (!other || !read_place(*other, offset, out)) continue;
-        places_.put(id, std::make_shared<const Place>(*other), sizeof(Place) + kLruOverhead + other->block->memory());
+        places_.put(id, std::make_shared<const Place>(*other), memory_of(*other));
         return {};
     }
     return make_error(Errc::kCorrupt, "no other record");

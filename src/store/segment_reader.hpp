@@ -35,7 +35,13 @@ class SegmentReader {
     // Bytes [offset, offset + out.size()) of a segment; beyond its end zeros.
     Status read(const SegmentId& id, std::uint64_t offset, MutableBytes out);
     Result<std::uint32_t> length(const SegmentId& id);
-    Result<std::shared_ptr<const Place>> place(const SegmentId& id);
+    // Of several records one that can be decoded, if there is one; for a base, of depth less than `below`.
+    Result<std::shared_ptr<const Place>> place(const SegmentId& id, std::uint32_t below = codec::kMaxDepth + 1);
+    // It is there, and so is all that it takes to decode it, as far as the index knows.
+    Result<bool> is_whole(const SegmentId& id);
+    // Of this very record.
+    Result<bool> is_whole(const SegmentId& id, const Row& row);
+    Result<bool> has_bases(const codec::SegmentHeader& header);
     // Decodes the chunks that cover the range into the cache, ahead of whoever will read them.
     Status warm(const SegmentId& id, std::uint64_t offset, std::uint64_t length);
     // The chunk with this byte is there, or on its way.
@@ -53,7 +59,14 @@ class SegmentReader {
     bool renew(const Error& error);
 
   private:
-    Result<std::shared_ptr<const Place>> find_place(const SegmentId& id);
+    struct Found {
+        std::shared_ptr<const Place> place;
+        bool whole = false;
+    };
+    // Among records of depth less than `below`. `looks` bounds how many are opened, whatever refers to what in a
+    // hostile pack.
+    Result<Found> search(const SegmentId& id, std::uint32_t below, unsigned& looks);
+    Result<bool> has_bases(const codec::SegmentHeader& header, unsigned& looks);
     Status read_place(const Place& place, std::uint64_t offset, MutableBytes out);
     Result<BlockPtr> chunk(const CodedBlock& block, std::uint32_t index, bool ahead);
     Result<BlockPtr> alias(const CodedBlock& block, std::uint32_t index, bool ahead);

@@ -105,7 +105,8 @@ class StoreImpl final : public Store {
     Result<Session> join();
     Status forget_gone();
     // It is there, and so is all that it takes to decode it.
-    Result<bool> whole(const SegmentId& id, std::uint32_t depth);
+    Result<bool> whole(const SegmentId& id);
+    Result<bool> has_segments(const FileRecord& record);
     std::size_t first_extent(const FileRecord& record, std::uint64_t offset, std::uint64_t& position) const;
 
     Os& os_;

@@ -24,44 +24,53 @@ Error invalid(std::string what) {
 }  // namespace
 
 // A segment that nothing uses may outlive its base (the pack of one was removed, that of the other not): who asks must
-// not build on it.
-Result<bool> StoreImpl::whole(const SegmentId& id, std::uint32_t depth) {
-    if (groups_->contains(id)) return true;
-    CORAL_TRY(std::vector<Row> rows, index_->find(Kind::kSegment, AnyId::from(id)));
-    if (rows.empty()) return false;
-    if (rows.front().rank == 0) return true;
-    auto place = reader_->place(id);
-    if (!place) {
-        if (place.error().code == Errc::kNotFound || place.error().code == Errc::kCorrupt) return false;
-        return std::move(place).error();
+// not build on it. Another process may have stored it again since the rows were read.
+Result<bool> StoreImpl::whole(const SegmentId& id) {
+    for (bool again : {false, true}) {
+        if (groups_->contains(id)) return true;
+        CORAL_TRY(std::vector<Row> rows, index_->find(Kind::kSegment, AnyId::from(id)));
+        if (rows.empty()) return false;
+        if (rows.front().rank == 0) return true;
+        CORAL_TRY(bool there, reader_->is_whole(id));
+        if (there || again) return there;
+        CORAL_TRY(bool changed, index_->refresh());
+        if (!changed) return false;
     }
-    for (const codec::BaseRef& base : (*place)->block->header.bases) {
-        if (depth == 0) return false;
-        CORAL_TRY(bool there, whole(base.id, depth - 1));
+    return false;
+}
+
+Result<bool> StoreImpl::has_segments(const FileRecord& record) {
+    for (const SegmentId& segment : record.segments) {
+        CORAL_TRY(bool there, whole(segment));
         if (!there) return false;
     }
     return true;
 }
 
 Result<bool> StoreImpl::contains(Kind kind, const AnyId& id) {
-    if (kind == Kind::kSegment) return whole(SegmentId::from(id), codec::kMaxDepth);
+    if (kind == Kind::kSegment) return whole(SegmentId::from(id));
     if (kind != Kind::kFile) {
         CORAL_TRY(std::vector<Row> rows, index_->find(kind, id));
         return !rows.empty();
     }
-    if (groups_->held_file(FileId::from(id))) return true;
-    auto record = file(FileId::from(id));
-    if (!record) {
-        if (record.error().code == Errc::kNotFound || record.error().code == Errc::kCorrupt) return false;
-        return std::move(record).error();
+    const auto file_id = FileId::from(id);
+    if (groups_->held_file(file_id)) return true;
+    for (bool again : {false, true}) {
+        auto record = file(file_id);
+        if (!record) {
+            if (record.error().code == Errc::kNotFound || record.error().code == Errc::kCorrupt) return false;
+            return std::move(record).error();
+        }
+        // A power cut may have taken a segment from the pack of another process that this record, in ours, refers to.
+        // Whoever skips storing a file because of this answer relies on all of it.
+        CORAL_TRY(bool there, has_segments(**record));
+        if (there || again) return there;
+        // What is remembered may be of before the file was stored again, cut differently.
+        CORAL_TRY(bool changed, index_->refresh());
+        (void)changed;
+        files_.erase(file_id);
     }
-    // A power cut may have taken a segment from the pack of another process that this record, in ours, refers to.
-    // Whoever skips storing a file because of this answer relies on all of it.
-    for (const SegmentId& segment : (*record)->segments) {
-        CORAL_TRY(bool there, contains(Kind::kSegment, AnyId::from(segment)));
-        if (!there) return false;
-    }
-    return true;
+    return false;
 }
 
 Status StoreImpl::after_put() {
@@ -104,7 +113,7 @@ Result<bool> StoreImpl::load_base(const BaseCandidate& candidate, std::vector<co
     // deepest may be the one that stays.
     if (rows->empty() || rows->front().foreign || rows->back().rank >= below) return false;
     // Whatever a cache may remember of it.
-    CORAL_TRY(bool decodable, whole(candidate.id, codec::kMaxDepth));
+    CORAL_TRY(bool decodable, whole(candidate.id));
     if (!decodable) return false;
     auto raw = read_segment(candidate.id);
     if (!raw) {
@@ -283,6 +292,7 @@ Result<Put> StoreImpl::put_file(const FileRecord& record) {
     } else {
         CORAL_CHECK(writer_->append(Kind::kFile, held.flags, held.id, held.specific, held.payload));
     }
+    files_.erase(record.id);  // a reader may have found the record before this one in between
     CORAL_CHECK(after_put());
     return put;
 }

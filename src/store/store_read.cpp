@@ -75,15 +75,27 @@ Result<std::shared_ptr<const FileRecord>> StoreImpl::file(const FileId& id) {
     Error error = make_error(Errc::kNotFound, fmt::format("file {} is not in the repository", id.hex()));
     for (int tries = 0; tries < 2; ++tries) {
         CORAL_TRY(std::vector<Row> rows, index_->find(Kind::kFile, AnyId::from(id)));
+        std::shared_ptr<const FileRecord> lacks;
         for (const Row& row : rows) {
             auto record = load_file(id, row);
-            if (record) {
-                auto shared = std::make_shared<const FileRecord>(std::move(*record));
+            if (!record) {
+                error = std::move(record).error();
+                continue;
+            }
+            auto shared = std::make_shared<const FileRecord>(std::move(*record));
+            // How a file is cut depends on what is stored: the record of an earlier time, when nothing led to the file
+            // any more, may have lost segments that a later one does not need.
+            bool whole = rows.size() == 1;
+            if (!whole) {
+                CORAL_TRY(whole, has_segments(*shared));
+            }
+            if (whole) {
                 files_.put(id, shared, memory_of(*shared) + kLruOverhead);
                 return shared;
             }
-            error = std::move(record).error();
+            if (!lacks) lacks = shared;
         }
+        if (lacks) return lacks;
         if (rows.empty() || !reader_->renew(error)) break;  // its pack has just been removed: it is in another
     }
     return error;
@@ -111,10 +123,10 @@ Result<std::size_t> StoreImpl::read_file(const FileRecord& record, std::uint64_t
     auto got = read_extents(record, offset, out);
     if (got || got.error().code != Errc::kNotFound) return got;
     CORAL_TRY(bool changed, index_->refresh());
-    (void)changed;
     files_.erase(record.id);
     auto now = file(record.id);
-    if (!now || **now == record) return got;
+    if (!now || (!changed && **now == record)) return got;
+    reader_->forget();
     return read_extents(**now, offset, out);
 }
 

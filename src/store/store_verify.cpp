@@ -36,6 +36,8 @@ class Verifier {
 
   private:
     void report(Severity severity, std::string what) { problems_.push_back({severity, std::move(what), false}); }
+    // Something that nothing needed may have lost what it takes to be read.
+    void report_if_used(std::string what) { problems_.push_back({Severity::kLost, std::move(what), true}); }
     Status check_pack(const Uuid& uuid);
     // `known`: up to where the index knows records, which cannot be a torn tail.
     Status walk(PackFile& pack, std::uint64_t end, std::uint64_t known, bool sealed, std::vector<IndexEntry>& entries);
@@ -44,6 +46,7 @@ class Verifier {
     void check_index_record(PackFile& pack, const Footer& footer, std::uint64_t size, std::vector<IndexEntry>& entries);
     Status check_record(PackFile& pack, const PackWalker::Item& item, const IndexEntry& entry);
     Status check_rows(PackFile& pack, const IndexEntry& entry);
+    Result<bool> has_rows(const Uuid& pack, const IndexEntry& entry);
     Status check_needs(const std::string& who, std::span<const SegmentId> needs, std::string_view what);
     Status check_file(PackFile& pack, const PackWalker::Item& item, const std::string& who);
     void check_segment_bytes(const PackWalker::Item& item, const codec::SegmentHeader& header,
@@ -68,23 +71,34 @@ Status Verifier::check_needs(const std::string& who, std::span<const SegmentId> 
     for (const SegmentId& id : needs) {
         CORAL_TRY(bool there, store_.contains(Kind::kSegment, AnyId::from(id)));
         if (there) continue;
-        report(Severity::kLost, fmt::format("{}: its {} {} is missing", who, what, id.hex()));
-        problems_.back().if_used = true;
+        report_if_used(fmt::format("{}: its {} {} is missing", who, what, id.hex()));
     }
     return {};
 }
 
-Status Verifier::check_rows(PackFile& pack, const IndexEntry& entry) {
+// Every row of the record is there.
+Result<bool> Verifier::has_rows(const Uuid& pack, const IndexEntry& entry) {
     auto indexed = [&](Kind kind, const AnyId& id, std::int32_t slot) -> Result<bool> {
-        CORAL_TRY(std::vector<Row> rows, store_.index_->find(kind, id));
-        return std::any_of(rows.begin(), rows.end(), [&](const Row& r) {
-            return r.pack == pack.uuid() && r.offset == entry.offset && r.slot == slot;
-        });
+        CORAL_TRY(std::vector<Row> rows, store_.index_->find_all(kind, id));
+        return std::any_of(rows.begin(), rows.end(),
+                           [&](const Row& r) { return r.pack == pack && r.offset == entry.offset && r.slot == slot; });
     };
-    if (entry.id.is_zero()) return {};
     CORAL_TRY(bool there, indexed(entry.kind, entry.id, -1));
     for (std::size_t i = 0; there && i < entry.slots.size(); ++i) {
         CORAL_TRY(there, indexed(Kind::kSegment, AnyId::from(entry.slots[i].id), static_cast<std::int32_t>(i)));
+    }
+    return there;
+}
+
+Status Verifier::check_rows(PackFile& pack, const IndexEntry& entry) {
+    if (entry.id.is_zero()) return {};
+    CORAL_TRY(bool there, has_rows(pack.uuid(), entry));
+    if (!there) {
+        // Another process may have appended it since the index was asked for news.
+        CORAL_TRY(bool changed, store_.index_->refresh());
+        if (changed) {
+            CORAL_TRY(there, has_rows(pack.uuid(), entry));
+        }
     }
     if (!there) {
         report(Severity::kWarning, fmt::format("{} at {}: {} {} is not in the index: run coral reindex", pack.path(),
@@ -160,6 +174,10 @@ Status Verifier::check_record(PackFile& pack, const PackWalker::Item& item, cons
             std::size_t before = problems_.size();
             CORAL_CHECK(check_needs(who, entry.bases, "base"));
             CORAL_TRY(auto header, codec::read_header(item.specific, item.header.payload_length));
+            if (problems_.size() == before) {
+                CORAL_TRY(bool decodable, store_.reader_->has_bases(header));
+                if (!decodable) report_if_used(fmt::format("{}: none of a base's records is of smaller depth", who));
+            }
             if (full_ && problems_.size() == before) check_segment_bytes(item, header, nullptr, who);
             return {};
         }

@@ -249,6 +249,8 @@ struct CollectOptions {
     std::int64_t keep_written_after = std::numeric_limits<std::int64_t>::max();
     bool dry_run = false;
     std::chrono::milliseconds patience{20'000};  // to be alone; others are held up no longer
+    // Adds what is in use, once the records of all processes are known. May be empty: what is in use was there before.
+    std::function<Status(LiveSet&)> mark;
     // Called again, when nobody stores anything, for what has come into use since: adds it.
     std::function<Status(LiveSet&)> look_again;
     std::function<void(std::uint64_t done, std::uint64_t total)> progress;  // bytes

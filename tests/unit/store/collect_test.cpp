@@ -15,29 +15,9 @@ class CollectTest : public StoreTest {
         options_.pack_bytes = 1u << 20;
         create();
     }
-    static void keep_file(LiveSet& live, const FileRecord& record) {
-        live.add(Kind::kFile, AnyId::from(record.id));
-        for (const SegmentId& id : record.segments) live.add(Kind::kSegment, AnyId::from(id));
-    }
-    CollectReport collect(LiveSet live, CollectOptions options = {}) {
-        options.patience = std::chrono::milliseconds(2000);
-        store_->seal().ok();
-        auto done = store_->collect(live, options);
-        EXPECT_TRUE(done.ok()) << done.error().message;
-        return done ? std::move(*done) : CollectReport{};
-    }
     std::uint64_t pack_bytes() {
         auto stats = store_->stats();
         return stats ? stats->pack_bytes : 0;
-    }
-    void expect_clean(Store& store) {
-        auto problems = store.verify(true, {});
-        ASSERT_OK(problems);
-        for (const Problem& p : *problems) EXPECT_TRUE(p.if_used) << p.what;
-    }
-    bool has_file(Store& store, const FileRecord& record) {
-        auto there = store.contains(Kind::kFile, AnyId::from(record.id));
-        return there && *there;
     }
 };
 

@@ -108,6 +108,28 @@ class StoreTest : public ::testing::Test {
         EXPECT_TRUE(std::equal(got.begin(), got.end(), content.begin()));
     }
 
+    // ---- collecting
+    static void keep_file(LiveSet& live, const FileRecord& record) {
+        live.add(Kind::kFile, AnyId::from(record.id));
+        for (const SegmentId& id : record.segments) live.add(Kind::kSegment, AnyId::from(id));
+    }
+    CollectReport collect(LiveSet live, CollectOptions options = {}) {
+        options.patience = std::chrono::milliseconds(2000);
+        store_->seal().ok();
+        auto done = store_->collect(live, options);
+        EXPECT_TRUE(done.ok()) << done.error().message;
+        return done ? std::move(*done) : CollectReport{};
+    }
+    static void expect_clean(Store& store) {
+        auto problems = store.verify(true, {});
+        ASSERT_OK(problems);
+        for (const Problem& p : *problems) EXPECT_TRUE(p.if_used) << p.what;
+    }
+    static bool has_file(Store& store, const FileRecord& record) {
+        auto there = store.contains(Kind::kFile, AnyId::from(record.id));
+        return there && *there;
+    }
+
     std::vector<std::string> packs() const {
         std::vector<std::string> found;
         for (const auto& entry : boost::filesystem::directory_iterator(dir_.file("packs"))) {
