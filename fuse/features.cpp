@@ -58,9 +58,9 @@ Features negotiate(fuse_conn_info& conn) {
 std::string Features::text() const {
     return fmt::format(
         "FUSE {}.{}, libfuse {}, max_write {}, max_readahead {}, max_background {}, async_read {}, parallel_dirops {}, "
-        "atomic_truncate {}, explicit_invalidation {}, readdir_plus {}",
+        "atomic_truncate {}, explicit_invalidation {}, readdir_plus {}, direct_maps {}",
         protocol_major, protocol_minor, fuse_pkgversion(), max_write, max_readahead, max_background, async_read,
-        parallel_dirops, atomic_truncate, explicit_invalidation, readdir_plus);
+        parallel_dirops, atomic_truncate, explicit_invalidation, readdir_plus, direct_maps);
 }
 
 }  // namespace coral::fuse

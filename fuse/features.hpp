@@ -9,7 +9,7 @@
 
 namespace coral::fuse {
 
-inline constexpr unsigned kMaxIo = 1u << 20;  // of one READ or WRITE, and st_blksize
+inline constexpr unsigned kMaxIo = 1u << 20;  // of one READ or WRITE
 
 struct Features {
     unsigned protocol_major = 0, protocol_minor = 0;
@@ -20,6 +20,7 @@ struct Features {
     bool explicit_invalidation = false;
     bool readdir_plus = false;
     bool coherent_direct_writes = false;  // with pages that the kernel holds: seen on 6.18, believed from 6.9 on
+    bool direct_maps = false;             // files that are open directly can be mapped: asked for beside libfuse
 
     std::string text() const;  // for the log
 };

@@ -3,14 +3,17 @@
 
 #include "coral/base/log.hpp"
 #include "mount.hpp"
+#include "passthrough.hpp"
 
 namespace coral::fuse {
 
 void op_init(void* userdata, fuse_conn_info* conn) {
     auto* mount = static_cast<Mount*>(userdata);
     mount->features = negotiate(*conn);
+    mount->features.direct_maps = mount->features.coherent_direct_writes && Passthrough::direct_can_be_mapped();
     log_info("{}", mount->features.text());
     mount->fs.set_direct_over_pages(mount->features.coherent_direct_writes);
+    mount->fs.set_direct_maps(mount->features.direct_maps);
     if (mount->initialised) mount->initialised();
 }
 

@@ -18,6 +18,7 @@ namespace {
 constexpr std::uint32_t kOpSetattr = 4, kOpOpen = 14, kOpWrite = 16, kOpInit = 26, kOpCreate = 35;
 constexpr std::uint32_t kInitExt = 1u << 30;             // of flags: flags2 means something
 constexpr std::uint32_t kInit2Passthrough = 1u << 5;     // of flags2: FUSE_PASSTHROUGH, bit 37 of both
+constexpr std::uint32_t kInit2DirectMaps = 1u << 4;      // of flags2: FUSE_DIRECT_IO_ALLOW_MMAP, bit 36
 constexpr std::uint32_t kInitKillPrivileges = 1u << 28;  // of flags: FUSE_HANDLE_KILLPRIV_V2
 constexpr std::uint32_t kOpenPassthrough = 1u << 7;      // FOPEN_PASSTHROUGH
 
@@ -65,7 +66,7 @@ struct Current {
 };
 thread_local Current current;
 std::atomic<bool> wanted_passthrough{false};  // one session per process
-std::atomic<bool> kernel_offers{false}, kernel_kills{false};
+std::atomic<bool> kernel_offers{false}, kernel_kills{false}, kernel_maps_direct{false};
 
 template <class T>
 T load(const char* from) {
@@ -87,10 +88,15 @@ void amend(iovec* iov, int count) {
     std::size_t size = iov[1].iov_len;
     if (current.opcode == kOpInit && kernel_kills && size >= kInitFlags + 4)
         store(body + kInitFlags, load<std::uint32_t>(body + kInitFlags) | kInitKillPrivileges);
-    if (current.opcode == kOpInit && wanted_passthrough && kernel_offers && size >= kInitSize) {
+    if (current.opcode == kOpInit && size >= kInitSize) {
+        std::uint32_t wanted = kernel_maps_direct ? kInit2DirectMaps : 0;
+        if (wanted_passthrough && kernel_offers) {
+            wanted |= kInit2Passthrough;
+            store(body + kInitStackDepth, std::uint32_t{1});
+        }
+        if (wanted == 0) return;
         store(body + kInitFlags, load<std::uint32_t>(body + kInitFlags) | kInitExt);
-        store(body + kInitFlags2, load<std::uint32_t>(body + kInitFlags2) | kInit2Passthrough);
-        store(body + kInitStackDepth, std::uint32_t{1});
+        store(body + kInitFlags2, load<std::uint32_t>(body + kInitFlags2) | wanted);
         return;
     }
     if (current.backing == 0) return;
@@ -119,8 +125,10 @@ void Passthrough::note_request(const char* bytes, std::size_t size) {
     if (header.opcode == kOpInit && size_of_body >= kInitFlags + 4)
         kernel_kills = load<std::uint32_t>(body + kInitFlags) & kInitKillPrivileges;
     if (header.opcode == kOpInit && size_of_body >= kInitIn2Offset + 4) {
-        kernel_offers = (load<std::uint32_t>(body + kInitFlags) & kInitExt) &&
-                        (load<std::uint32_t>(body + kInitIn2Offset) & kInit2Passthrough);
+        const bool more = load<std::uint32_t>(body + kInitFlags) & kInitExt;
+        const auto offered = more ? load<std::uint32_t>(body + kInitIn2Offset) : 0u;
+        kernel_offers = offered & kInit2Passthrough;
+        kernel_maps_direct = offered & kInit2DirectMaps;
     }
 }
 
@@ -189,6 +197,10 @@ void Passthrough::close_backing(std::uint32_t id) {
 
 bool Passthrough::kills_privileges() {
     return current.kills_privileges;
+}
+
+bool Passthrough::direct_can_be_mapped() {
+    return kernel_maps_direct;
 }
 
 void Passthrough::answer_with(std::uint32_t backing) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // FUSE passthrough with a libfuse that does not know it (3.14; its own API came with 3.17): the kernel reads and writes
 // a file below without us. Requests and answers go through our hands (channel.hpp), so the few fields that it does not
-// fill are put into the answers on their way: INIT's flag and stack depth, OPEN's and CREATE's flag and backing id.
+// fill are put into the answers on their way: INIT's flags and stack depth, OPEN's and CREATE's flag and backing id.
 // Works with every later libfuse, too. Layouts: <linux/fuse.h> of Linux 6.9.
 #pragma once
 
@@ -39,6 +39,10 @@ class Passthrough final : public vfs::BackingFiles {
     // does. With this protocol (FUSE_HANDLE_KILLPRIV_V2, which libfuse 3.14 does not know either) the kernel need not
     // ask for security.capability before each write: that would cost a round trip, and stop a writer whose daemon died.
     static bool kills_privileges();
+
+    // Linux 6.6 and later map files that are read and written directly, too, if INIT's answer says so: it does (libfuse
+    // 3.14 does not know that flag, either). Known from INIT on.
+    static bool direct_can_be_mapped();
 
     // The answer that this thread gives next, to an OPEN or a CREATE, names this file.
     static void answer_with(std::uint32_t backing);

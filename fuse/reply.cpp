@@ -46,7 +46,7 @@ void fill_stat(const vfs::Attr& attr, struct stat& st) {
     st.st_gid = attr.gid;
     st.st_size = static_cast<off_t>(attr.size);
     st.st_blocks = static_cast<blkcnt_t>(attr.blocks);
-    st.st_blksize = kMaxIo;  // cp, cat and Python read and write in pieces of this size
+    st.st_blksize = static_cast<blksize_t>(attr.preferred_io);
     st.st_atim = timespec_of(attr.atime_ns);
     st.st_mtim = timespec_of(attr.mtime_ns);
     st.st_ctim = timespec_of(attr.ctime_ns);

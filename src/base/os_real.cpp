@@ -68,7 +68,8 @@ class RealFile final : public File {
         std::size_t done = 0;
         while (done < data.size()) {
             ssize_t put = retry([&] {
-                return ::pwrite(fd_, data.data() + done, data.size() - done, static_cast<off_t>(offset + done));
+                return ::pwrite(fd_, data.data() + done, std::min<std::size_t>(kDiskWrite, data.size() - done),
+                                static_cast<off_t>(offset + done));
             });
             if (put < 0) return errno_error(errno, path_);
             done += static_cast<std::size_t>(put);

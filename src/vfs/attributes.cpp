@@ -26,7 +26,7 @@ Attr MountedFilesystem::directory_attr(NodeId id, std::int64_t time_ns) const {
     return attr;
 }
 
-Attr MountedFilesystem::attr_of(const repo::Attributes& a) {
+Attr MountedFilesystem::attr_of(const repo::Attributes& a) const {
     Attr attr;
     attr.node = branch_entry_id(a.ino);
     attr.type = a.type;
@@ -39,6 +39,8 @@ Attr MountedFilesystem::attr_of(const repo::Attributes& a) {
     attr.atime_ns = a.atime_ns;
     attr.mtime_ns = a.mtime_ns;
     attr.ctime_ns = a.ctime_ns;
+    // Whoever writes a new file writes it to the disk himself.
+    if (backing_files_.load() != nullptr) attr.preferred_io = kDiskWrite;
     return attr;
 }
 

@@ -94,7 +94,7 @@ Result<std::pair<Entry, Opened>> MountedFilesystem::create(NodeId parent, std::s
     CORAL_CHECK(made);
     Entry entry = branch_entry(dir.node->slot, dir.worktree, dir.generation, *made, parent);
     NodePtr node = nodes_.find(entry.attr.node);
-    auto opened = open_branch_file(BranchRef{node, dir.worktree, *made, dir.generation}, flags & ~O_EXCL, caller);
+    auto opened = open_branch_file(BranchRef{node, dir.worktree, *made, dir.generation}, flags, caller);
     if (!opened) {
         nodes_.forget(entry.attr.node, 1);
         return std::move(opened).error();
@@ -153,11 +153,11 @@ Result<std::shared_ptr<FileHandle>> MountedFilesystem::writable_handle(HandleId 
     return handle;
 }
 
-void MountedFilesystem::wrote(FileHandle& handle, std::uint64_t offset, std::uint64_t length) {
+void MountedFilesystem::wrote(FileHandle& handle, std::uint64_t offset, std::uint64_t length, WriteFrom from) {
     bool drop_pages;
     {
         std::lock_guard lock(handle.node->mutex);
-        drop_pages = handle.node->io.wrote(handle.ticket);
+        drop_pages = from == WriteFrom::kCaller && handle.node->io.wrote(handle.ticket);
         handle.node->copied_from.reset();
     }
     if (drop_pages) notify_contents(handle.node->id, offset, length);
@@ -168,7 +168,7 @@ Result<std::uint64_t> MountedFilesystem::size_of(const FileHandle& handle) const
     return handle.worktree->attributes(handle.inode).size;
 }
 
-Result<std::size_t> MountedFilesystem::write(HandleId id, std::uint64_t offset, Bytes data) {
+Result<std::size_t> MountedFilesystem::write(HandleId id, std::uint64_t offset, Bytes data, WriteFrom from) {
     CORAL_TRY(auto handle, writable_handle(id));
     // O_APPEND: at the end, wherever that is. But a page of a mapping, written back through such a handle, lies inside
     // the file and belongs where it lies.
@@ -178,7 +178,7 @@ Result<std::size_t> MountedFilesystem::write(HandleId id, std::uint64_t offset, 
     } else {
         CORAL_CHECK(handle->worktree->write(handle->inode, offset, data));
     }
-    wrote(*handle, offset, data.size());
+    wrote(*handle, offset, data.size(), from);
     return data.size();
 }
 

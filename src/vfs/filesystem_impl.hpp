@@ -59,6 +59,7 @@ class MountedFilesystem final : public Filesystem {
 
     void set_notifier(Notifier* notifier) override;
     void set_backing_files(BackingFiles* files) override { backing_files_ = files; }
+    void set_direct_maps(bool may) override { direct_maps_ = may; }
     void set_direct_over_pages(bool may) override {
         write_only_ = may ? IoState::Want::kDirect : IoState::Want::kDirectUnlessPages;
     }
@@ -92,7 +93,7 @@ class MountedFilesystem final : public Filesystem {
     Result<std::pair<Entry, Opened>> create(NodeId parent, std::string_view name, std::uint32_t mode, int flags,
                                             const Caller&) override;
     Result<std::size_t> read(HandleId handle, std::uint64_t offset, MutableBytes out) override;
-    Result<std::size_t> write(HandleId handle, std::uint64_t offset, Bytes data) override;
+    Result<std::size_t> write(HandleId handle, std::uint64_t offset, Bytes data, WriteFrom from) override;
     Status flush(HandleId handle) override;
     Status sync(HandleId handle) override;
     void release(HandleId handle) override;
@@ -187,7 +188,7 @@ class MountedFilesystem final : public Filesystem {
 
     // ---- attributes.cpp
     Attr directory_attr(NodeId id, std::int64_t time_ns) const;
-    static Attr attr_of(const repo::Attributes& a);
+    Attr attr_of(const repo::Attributes& a) const;
     Result<Attr> attr_of(const NodePtr& node);
     static double attr_timeout(const Node& node);
     static double attr_timeout(const repo::Attributes& attributes);
@@ -223,7 +224,7 @@ class MountedFilesystem final : public Filesystem {
     Result<std::shared_ptr<FileHandle>> writable_handle(HandleId handle);
     void read_ahead(const NodePtr& node, const std::shared_ptr<const store::FileRecord>& record, std::uint64_t offset,
                     std::uint64_t length);
-    void wrote(FileHandle& handle, std::uint64_t offset, std::uint64_t length);
+    void wrote(FileHandle& handle, std::uint64_t offset, std::uint64_t length, WriteFrom from = WriteFrom::kCaller);
     Result<std::uint64_t> size_of(const FileHandle& handle) const;
 
     // ---- copy.cpp
@@ -249,6 +250,7 @@ class MountedFilesystem final : public Filesystem {
     ThreadPool pool_;  // before branches_: worktrees use it to their end
     std::atomic<BackingFiles*> backing_files_{nullptr};
     std::atomic<IoState::Want> write_only_{IoState::Want::kDirect};
+    std::atomic<bool> direct_maps_{false};
     std::atomic<std::uint64_t> passthrough_handles_{0};
     RecentReaders recent_readers_;
     std::mutex unanswered_mutex_;  // guards unanswered_

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which way the bytes of an open branch file go. The mode belongs to the inode while it has handles:
 //
-//   kIdle ──open write-only──► kDirect(n)          kIdle ──any other open──► kCached(n)
+//   kIdle ──open to save─────► kDirect(n)          kIdle ──any other open──► kCached(n)
 //   any open while kDirect: direct                 any open while kCached: cached
 //   kIdle without any handle ──begin_passthrough──► kPreparing ──passthrough_ready──► kPassthrough(n)
 //   kPreparing: every open waits                      │ passthrough_refused: kIdle
 //   any open while kPassthrough: passthrough, with the same backing id
 //   last handle closed: kIdle
 //
-// Direct handles cost no second copy in memory, but a shared mapping of them is refused by the kernel, and the kernel's
-// pages do not see what they write. So a direct handle that was flushed or synced and has written nothing since does
-// not bind the inode any more (the kernel's RELEASE comes some time after close(2), often after the next OPEN): the
-// next open is cached. If such a handle writes again after all (a descriptor shared by fork), the pages have to be
-// dropped by a notification.
+// To save: write-only, or made with O_EXCL (open_mode.cpp). Direct handles cost no second copy in memory, but older
+// kernels refuse a shared mapping of them, and the kernel's pages do not see what they write. So a direct handle that
+// was flushed or synced and has written nothing since does not bind the inode any more (the kernel's RELEASE comes some
+// time after close(2), often after the next OPEN): the next open is cached. If such a handle writes again after all (a
+// descriptor shared by fork), the pages have to be dropped by a notification.
 //
 // Kernels before 6.9 have not been seen to keep such writes and the pages of earlier handles apart: there a write-only
 // open is direct only as long as the inode was never open in another way (kDirectUnlessPages).

@@ -14,11 +14,14 @@ namespace {
 constexpr std::uint64_t kPassthroughLeast = 1u << 20;
 
 // Write-only descriptors cannot be mapped, so nothing is lost without the page cache, and each write is spared a copy.
-// O_APPEND stays cached: its writers are logs, small writes that somebody reads at the same time. So do files with a
-// set-uid or set-gid bit, which a write takes away: older kernels do that for cached writes only.
-IoState::Want io_want(const FileHandle& handle, bool through_cache, IoState::Want write_only) {
-    const bool cached = (handle.flags & O_APPEND) || through_cache;
-    return (handle.flags & O_ACCMODE) == O_WRONLY && !cached ? write_only : IoState::Want::kCached;
+// So is one for reading and writing that must have made the file (O_EXCL): a temporary file that will be renamed, as
+// safetensors saves; it is seldom read, and mapped where the kernel can do that. O_APPEND stays cached: its writers are
+// logs, small writes that somebody reads at the same time. So do files with a set-uid or set-gid bit, which a write
+// takes away: older kernels do that for cached writes only.
+IoState::Want io_want(const FileHandle& handle, bool through_cache, IoState::Want write_only, bool direct_maps) {
+    const bool saves = (handle.flags & O_ACCMODE) == O_WRONLY ||
+                       (direct_maps && (handle.flags & (O_ACCMODE | O_CREAT | O_EXCL)) == (O_RDWR | O_CREAT | O_EXCL));
+    return saves && !(handle.flags & O_APPEND) && !through_cache ? write_only : IoState::Want::kCached;
 }
 
 // Between begin_passthrough and its end every other open of the file waits: so it ends, whatever happens.
@@ -120,7 +123,7 @@ Result<Opened> MountedFilesystem::open_in_some_mode(const std::shared_ptr<FileHa
     BackingFiles* files = backing_files_;
     // Writes by the kernel into the file below would leave these bits as they are.
     bool set_ids = handle->writable && (handle->worktree->attributes(handle->inode).mode & (S_ISUID | S_ISGID));
-    const IoState::Want want = io_want(*handle, set_ids || options_.keep_new_pages, write_only_);
+    const IoState::Want want = io_want(*handle, set_ids || options_.keep_new_pages, write_only_, direct_maps_);
     std::unique_lock lock(node.mutex);
     node.io_settled.wait(lock, [&] { return node.io.state() != IoState::State::kPreparing; });
     if (handle->flags & O_TRUNC) node.copied_from.reset();

@@ -8,6 +8,8 @@ import errno
 import gc
 import json
 import os
+import platform
+import re
 import shutil
 import signal
 import stat
@@ -133,6 +135,12 @@ class Coral:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
         wait_for("the killed daemon is gone", lambda: not self.daemons())
+
+
+def linux() -> tuple[int, int]:
+    """The running kernel's version."""
+    major, minor = re.findall(r"\d+", platform.release())[:2]
+    return int(major), int(minor)
 
 
 def is_incomplete(path: Path) -> bool:

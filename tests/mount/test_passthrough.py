@@ -11,8 +11,6 @@ import contextlib
 import errno
 import mmap
 import os
-import platform
-import re
 import signal
 import subprocess
 import sys
@@ -21,15 +19,14 @@ import time
 from pathlib import Path
 
 import pytest
-from driver import Repo, is_incomplete, wait_for
+from driver import Repo, is_incomplete, linux, wait_for
 from small_files import noise
 
 MIB = 1 << 20
 
 
 def possible() -> bool:
-    numbers = re.findall(r"\d+", platform.release())
-    return os.geteuid() == 0 and (int(numbers[0]), int(numbers[1])) >= (6, 9)
+    return os.geteuid() == 0 and linux() >= (6, 9)
 
 
 def mode(path: Path) -> str:
@@ -41,6 +38,16 @@ def either(repo: Repo, request: pytest.FixtureRequest) -> Repo:
     """Mounted with passthrough and without: the same must be seen."""
     repo.mount("-o", f"passthrough={request.param}")
     return repo
+
+
+def test_pieces_of_writes(either: Repo) -> None:
+    """What writes to the disk by itself does it in pieces that the disk takes well; requests to the daemon are large."""
+    passthrough = either.coral.json("mount-info", either.mnt)["passthrough"]
+    (either.main / "f").write_bytes(b"x")
+    with open(either.main / "f", "r+b") as file:
+        sizes = {os.fstat(file.fileno()).st_blksize, (either.main / "f").stat().st_blksize, either.main.stat().st_blksize}
+    assert sizes == {(128 << 10) if passthrough else MIB}
+    assert (either.mnt / "commits").stat().st_blksize == MIB
 
 
 def test_mount_info_tells(repo: Repo) -> None:

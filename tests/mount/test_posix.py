@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -20,12 +21,15 @@ from pathlib import Path
 
 import pytest
 
-from driver import ROOT, Repo, errno_of, opened, wait_for
+from driver import ROOT, Repo, errno_of, linux, opened, wait_for
 from small_files import UNIT, noise
 
 sys.path.insert(0, str(ROOT / "scripts/lib"))
 
 from coral_conformance.refusals import REFUSALS  # noqa: E402
+
+MIB = 1 << 20
+MAPS_DIRECT = linux() >= (6, 9)
 
 # --- contents ---------------------------------------------------------------------------------------------------------
 
@@ -256,6 +260,39 @@ def test_punched_and_zeroed_ranges(mounted: Repo) -> None:
         assert done.returncode != 0 and "not supported" in done.stderr, done.stderr
     commit = mounted.commit("with zeros")
     assert (mounted.commit_dir(commit) / "file").read_bytes() == data + bytes(100)
+
+
+@pytest.mark.parametrize("options", ["", "passthrough=off"], ids=["auto", "off"])
+def test_a_temporary_file_that_is_written_read_and_mapped(repo: Repo, options: str) -> None:
+    """O_EXCL for reading and writing, as safetensors and mkstemp do: direct without passthrough, and mapped all the same."""
+    repo.mount(*(["-o", options] if options else []))
+    path, whole = repo.main / ".tmp1", bytearray(noise(3 * MIB + 77, 5))
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    os.ftruncate(descriptor, len(whole))
+    assert os.pread(descriptor, 10, MIB) == bytes(10)
+    assert os.pwrite(descriptor, whole, 0) == len(whole)
+    if MAPS_DIRECT:
+        assert options == "" or os.getxattr(path, "user.coral.io") == b"direct"
+    assert os.pread(descriptor, 5000, 12345) == whole[12345:17345]
+    with contextlib.closing(mmap.mmap(descriptor, len(whole))) as view, open(path, "rb") as beside:
+        assert view[:] == whole
+        view[MIB : MIB + 4] = whole[MIB : MIB + 4] = b"mmap"
+        assert os.pread(descriptor, 4, MIB) == b"mmap" == os.pread(beside.fileno(), 4, MIB), "what is mapped is read"
+        os.pwrite(descriptor, b"call", MIB + 2)
+        whole[MIB + 2 : MIB + 6] = b"call"
+        assert view[MIB : MIB + 8] == whole[MIB : MIB + 8], "what is written is mapped"
+        with contextlib.closing(mmap.mmap(beside.fileno(), 0, prot=mmap.PROT_READ)) as other:
+            view[9000:9004] = whole[9000:9004] = b"both"
+            assert other[:] == whole
+            # Closed before the mapping ends: what it changes then is written back by the kernel.
+            os.close(descriptor)
+            view[2 * MIB] = whole[2 * MIB] = 7
+            assert other[:] == whole and path.read_bytes() == whole
+    os.rename(path, repo.main / "model.safetensors")
+    assert (repo.main / "model.safetensors").read_bytes() == whole
+    repo.commit("all of it")
+    repo.remount()
+    assert (repo.main / "model.safetensors").read_bytes() == whole
 
 
 def test_direct_io_of_any_alignment(repo: Repo) -> None:

@@ -51,6 +51,8 @@ struct Attr {
     std::uint32_t mode = 0, uid = 0, gid = 0, nlink = 1;
     std::uint64_t size = 0, blocks = 0;
     std::int64_t atime_ns = 0, mtime_ns = 0, ctime_ns = 0;
+    std::uint32_t preferred_io =
+        1u << 20;  // bytes; what cp and Python read or write at once: large, so that requests are few
 };
 
 // How long the kernel may keep what it was told. Immutable parts: for ever. Branch entries: for ever too, since every
@@ -63,6 +65,9 @@ struct Entry {
 
 // The mode belongs to the inode while it has handles (src/vfs/io_mode.hpp).
 enum class IoMode { kCached, kDirect, kPassthrough };
+
+// kPages: the kernel writes back what it holds (of a mapping), so its pages are right.
+enum class WriteFrom { kCaller, kPages };
 
 struct Opened {
     HandleId handle = 0;
@@ -117,6 +122,9 @@ class Filesystem {
     virtual void set_backing_files(BackingFiles*) {}
     // Before the first OPEN. False: the kernel is too old to keep direct writes and pages that it holds coherent.
     virtual void set_direct_over_pages(bool) {}
+    // Before the first OPEN. True: the kernel maps files that are open directly, and keeps mappings and writes
+    // coherent.
+    virtual void set_direct_maps(bool) {}
     virtual void set_socket_path(const std::string&) {}  // what user.coral.socket tells; empty: no such attribute
     // Finish ingest of what is complete, sync, give the branches back. Requests after this fail.
     virtual Status shut_down() = 0;
@@ -160,7 +168,8 @@ class Filesystem {
                                                     const Caller&) = 0;
     // Bytes read; fewer than asked only at the end.
     virtual Result<std::size_t> read(HandleId handle, std::uint64_t offset, MutableBytes out) = 0;
-    virtual Result<std::size_t> write(HandleId handle, std::uint64_t offset, Bytes data) = 0;
+    virtual Result<std::size_t> write(HandleId handle, std::uint64_t offset, Bytes data,
+                                      WriteFrom from = WriteFrom::kCaller) = 0;
     virtual Status flush(HandleId handle) = 0;
     virtual Status sync(HandleId handle) = 0;
     virtual void release(HandleId handle) = 0;

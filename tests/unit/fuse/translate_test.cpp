@@ -24,6 +24,9 @@ TEST(Translate, Attributes) {
     EXPECT_EQ(st.st_ino, 77u);
     EXPECT_TRUE(S_ISLNK(st.st_mode));
     EXPECT_EQ(st.st_blksize, 1 << 20);
+    attr.preferred_io = 128u << 10;
+    fill_stat(attr, st);
+    EXPECT_EQ(st.st_blksize, 128 << 10);
     EXPECT_EQ(st.st_mtim.tv_sec, 1'500'000'000);
     EXPECT_EQ(st.st_mtim.tv_nsec, 123'456'789);
     EXPECT_EQ(st.st_atim.tv_sec, -1);

@@ -235,6 +235,27 @@ TEST_F(BranchesTest, ForkedWritersMakeThePagesOfReadersBeDropped) {
     fs_->set_notifier(nullptr);
 }
 
+TEST_F(BranchesTest, PagesThatAreWrittenBackAreRight) {
+    const char* file = "branches/main/saved";
+    RecordingNotifier notifier;
+    fs_->set_notifier(&notifier);
+    fs_->set_direct_maps(true);
+    auto maker = c().create(file, O_RDWR | O_CREAT | O_EXCL);
+    ASSERT_OK(maker);
+    ASSERT_OK(fs_->flush(maker->handle));  // closed, and still mapped
+    auto reader = c().open(file, O_RDONLY);
+    ASSERT_OK(reader);
+    ASSERT_EQ(reader->mode, vfs::IoMode::kCached);
+    EXPECT_VALUE(fs_->write(maker->handle, 0, as_bytes("abc"), vfs::WriteFrom::kPages), 3u);
+    EXPECT_TRUE(notifier.contents.empty()) << "to drop a page that is being written back is to wait for oneself";
+    EXPECT_VALUE(fs_->write(maker->handle, 0, as_bytes("abc")), 3u);
+    EXPECT_EQ(notifier.contents.size(), 1u);
+    ASSERT_OK(c().close(reader->handle));
+    ASSERT_OK(c().close(maker->handle));
+    EXPECT_VALUE(c().cat(file), "abc");
+    fs_->set_notifier(nullptr);
+}
+
 TEST_F(BranchesTest, AReadOnlyMountOwnsNothingAndChangesNothing) {
     ASSERT_OK(c().put("branches/main/a", "1"));
     CommitId id = commit();

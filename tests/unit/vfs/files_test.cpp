@@ -217,6 +217,25 @@ TEST_F(FilesTest, OpensTellTheKernelTheRightMode) {
     ASSERT_OK(c().close(committed->handle));
 }
 
+// As safetensors saves: a temporary file of its own, opened for reading and writing, renamed at the end.
+TEST_F(FilesTest, WhoMadeAFileForHimselfWritesItDirectly) {
+    const int own = O_RDWR | O_CREAT | O_EXCL;
+    auto mode_of = [&](const char* name, int flags) {
+        auto opened = c().create(std::string("branches/main/") + name, flags);
+        EXPECT_TRUE(opened.ok());
+        if (!opened) return vfs::IoMode::kPassthrough;
+        EXPECT_TRUE(c().close(opened->handle).ok());
+        return opened->mode;
+    };
+    EXPECT_EQ(mode_of("a", own), vfs::IoMode::kCached) << "it may be mapped, and this kernel does not do that";
+    fs_->set_direct_maps(true);
+    EXPECT_EQ(mode_of("b", own), vfs::IoMode::kDirect);
+    EXPECT_EQ(mode_of("c", O_RDWR | O_CREAT), vfs::IoMode::kCached);
+    EXPECT_EQ(mode_of("d", own | O_APPEND), vfs::IoMode::kCached);
+    fs_->set_direct_over_pages(false);
+    EXPECT_EQ(mode_of("e", own), vfs::IoMode::kDirect) << "nobody has pages of it";
+}
+
 TEST_F(FilesTest, SeekFindsNoHolesAndAllocateOnlyGrows) {
     ASSERT_OK(c().put(kFile, "0123456789"));
     auto open = c().open(kFile, O_RDWR);
