@@ -39,9 +39,10 @@ Result<HandleId> MountedFilesystem::open_directory(NodeId id) {
     auto handle = std::make_shared<DirectoryHandle>();
     handle->node = node;
     nodes_.pin(node);
-    HandleId number = directories_.add(handle);
-    handle->id = number;  // before anybody can know it
-    if (options_.handover) options_.handover->directory_opened(number, id, current_request().unique);
+    handle->id = directories_.next();
+    if (options_.handover) options_.handover->directory_opened(handle->id, id, current_request().unique);
+    HandleId number = handle->id;
+    directories_.put(number, std::move(handle));
     return number;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <shared_mutex>
 #include <unordered_map>
@@ -18,14 +19,9 @@ class HandleTable {
   public:
     // With a handover the numbers go on where the process before stopped.
     explicit HandleTable(Handover* handover = nullptr) : handover_(handover) {}
-    HandleId add(std::shared_ptr<T> value) {
-        HandleId id = handover_ ? handover_->next_handle() : 0;
-        std::unique_lock lock(mutex_);
-        if (id == 0) id = ++last_;
-        table_.emplace(id, std::move(value));
-        return id;
-    }
-    void restore(HandleId id, std::shared_ptr<T> value) {
+    HandleId next() { return handover_ ? handover_->next_handle() : ++last_; }
+    // Once all that the handle has is in its place: whoever finds it sees that.
+    void put(HandleId id, std::shared_ptr<T> value) {
         std::unique_lock lock(mutex_);
         table_.emplace(id, std::move(value));
     }
@@ -50,9 +46,9 @@ class HandleTable {
 
   private:
     Handover* const handover_;
+    std::atomic<HandleId> last_{0};
     mutable std::shared_mutex mutex_;  // guards the rest
     std::unordered_map<HandleId, std::shared_ptr<T>> table_;
-    HandleId last_ = 0;
 };
 
 }  // namespace coral::vfs

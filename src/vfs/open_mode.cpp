@@ -112,9 +112,10 @@ Opened MountedFilesystem::opened(const std::shared_ptr<FileHandle>& handle, cons
 HandleId MountedFilesystem::enter(const std::shared_ptr<FileHandle>& handle, IoMode mode, std::uint32_t backing) {
     if (mode == IoMode::kPassthrough) handle->counted = true;
     if (handle->counted) ++passthrough_handles_;
-    HandleId id = files_.add(handle);
+    HandleId id = files_.next();
     handle->saved = {id, handle->node->id, current_request().unique, handle->flags, mode, backing};
     if (options_.handover) options_.handover->file_opened(handle->saved);
+    files_.put(id, handle);
     return id;
 }
 

@@ -26,7 +26,7 @@ Status MountedFilesystem::resume() {
         handle->node = *node;
         handle->shown = std::move(dir.shown);
         nodes_.pin(*node);
-        directories_.restore(id, std::move(handle));
+        directories_.put(id, std::move(handle));
         unanswered_[dir.unique] = {id, true};
     }
     branches_.resumed();
@@ -99,7 +99,7 @@ Status MountedFilesystem::resume_file(const SavedFile& file) {
     handle->saved = file;
     if (file.released) {  // its RELEASE comes again
         handle->left_backing = file.backing;
-        files_.restore(file.id, std::move(handle));
+        files_.put(file.id, std::move(handle));
         return {};
     }
     {
@@ -109,7 +109,7 @@ Status MountedFilesystem::resume_file(const SavedFile& file) {
     }
     handle->counted = file.mode == IoMode::kPassthrough;
     if (handle->counted) ++passthrough_handles_;
-    files_.restore(file.id, std::move(handle));
+    files_.put(file.id, std::move(handle));
     unanswered_[file.unique] = {file.id, false};
     return {};
 }

@@ -40,7 +40,7 @@ def test_everything_at_once(coral: Coral, place: Path, options: str) -> None:
     done = document["done"]
     for what in ("save", "rewrite", "overwrite", "mmap-write", "copy", "read-commit", "read-racing", "gc", "repack"):
         assert done.get(what), f"{what} was never done: {done}"
-    assert done["commit-settled"] + done["commit-racing"] > 3 and document["verified_after_remount"]["files"] > 0
+    assert done.get("commit-settled", 0) + done.get("commit-racing", 0) > 3 and document["verified_after_remount"]["files"] > 0
     assert list((place / "work").iterdir()) == [], "nothing stays when all was right"
 
 
