@@ -90,6 +90,7 @@ Result<bool> SegmentReader::has_bases(const codec::SegmentHeader& header, unsign
         auto found = search(base.id, header.depth, looks);
         if (!found && (found.error().code == Errc::kNotFound || found.error().code == Errc::kCorrupt)) return false;
         CORAL_CHECK(found);
+        if (found->trouble) return std::move(*found->trouble);
         if (!found->whole) return false;
     }
     return true;
@@ -104,7 +105,7 @@ Result<bool> SegmentReader::has_bases(const codec::SegmentHeader& header) {
 // went; when the segment is stored again, it must not stand before the new one. And while others repack, there may be
 // one that is too deep for what refers to the segment, beside the one that this was coded against.
 Result<SegmentReader::Found> SegmentReader::search(const SegmentId& id, std::uint32_t below, unsigned& looks) {
-    if (auto known = places_.get(id); known && known->depth < below) return Found{known, true};
+    if (auto known = places_.get(id); known && known->depth < below) return Found{known, true, {}};
     Error error = make_error(Errc::kNotFound, fmt::format("segment {} is not in the repository", id.hex()));
     Found found;
     std::size_t seen = 0;
@@ -125,11 +126,13 @@ Result<SegmentReader::Found> SegmentReader::search(const SegmentId& id, std::uin
             auto shared = std::make_shared<const Place>(std::move(*place));
             // Depth falls with every step: no cycle and no more than kMaxDepth frames, whatever a pack says.
             if (shared->depth >= below) continue;
-            CORAL_TRY(bool whole, has_bases(shared->block->header, looks));
-            if (!found.place || whole) found = {shared, whole};
-            if (!whole) continue;
-            places_.put(id, shared, memory_of(*shared));
-            return found;
+            auto whole = has_bases(shared->block->header, looks);
+            if (whole && *whole) {
+                places_.put(id, shared, memory_of(*shared));
+                return Found{shared, true, {}};
+            }
+            if (!found.place) found.place = shared;
+            if (!whole) found.trouble = std::move(whole).error();  // of this record; others may do without that base
         }
     }
     if (found.place) return found;
@@ -153,6 +156,7 @@ Result<std::shared_ptr<const Place>> SegmentReader::place(const SegmentId& id, s
 Result<bool> SegmentReader::is_whole(const SegmentId& id) {
     unsigned looks = kMostLooks;
     auto found = search(id, kAnyDepth, looks);
+    if (found && found->trouble) return std::move(*found->trouble);
     if (found) return found->whole;
     if (found.error().code == Errc::kNotFound || found.error().code == Errc::kCorrupt) return false;
     return std::move(found).error();

@@ -62,6 +62,7 @@ class SegmentReader {
     struct Found {
         std::shared_ptr<const Place> place;
         bool whole = false;
+        std::optional<Error> trouble;  // of the disk, say: whether it is whole cannot be told
     };
     // Among records of depth less than `below`. `looks` bounds how many are opened, whatever refers to what in a
     // hostile pack.

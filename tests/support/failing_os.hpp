@@ -27,6 +27,7 @@ class FailingOs : public Os {
     std::atomic<int> syncs{0};
     std::function<void(std::size_t)> on_read;  // before every read, with its length; set while nobody reads
     std::atomic<bool> deny_packs{false};       // to who wants to write: they have just been sealed, and we are not root
+    std::string unreadable;                    // reads of this file fail with EIO; set while nobody reads
 
     Result<std::unique_ptr<File>> open(const std::string& path, OpenMode mode) override {
         if (mode == OpenMode::kCreateNew && fail_create) return errno_error(ENOSPC, path);
@@ -52,6 +53,7 @@ class FailingOs : public Os {
             : os_(os), file_(std::move(file)), path_(std::move(path)) {}
         Result<std::size_t> read_at(std::uint64_t offset, MutableBytes out) override {
             if (os_.on_read) os_.on_read(out.size());
+            if (path_ == os_.unreadable) return errno_error(EIO, path_);
             return file_->read_at(offset, out);
         }
         Status write_at(std::uint64_t offset, Bytes data) override {

@@ -171,6 +171,33 @@ TEST_F(StoredAgainTest, ADeeperRecordOfABaseDoesNotStandBeforeTheOther) {
     expect_clean(*reader);
 }
 
+// A base that the disk does not give: another record does without it, and nobody takes what it is needed for as gone.
+TEST_F(StoredAgainTest, ABaseOnABadSectorIsGoneRoundAndNotTakenForGone) {
+    Buffer bytes = noise(500'000, 1), base = noise(500'000, 2), root = noise(500'000, 3), second = changed(bytes, 2);
+    for (Buffer* half : {&base, &root}) std::copy_n(bytes.begin(), 262'144, half->begin());
+    SegmentId base_id = put(base);
+    ASSERT_OK(store_->seal());
+    SegmentId root_id = put(root), second_id = put(*store_, second, {}, {{root_id, 0}});
+    SegmentId id = put(*store_, bytes, {}, {{base_id, 0}}), alone = put(*store_, changed(base, 4), {}, {{base_id, 0}});
+    auto limits = store_->rewrite_limits();
+    ASSERT_OK(limits);
+    auto done = store_->rewrite_segment(id, bytes, {}, std::vector<BaseCandidate>{{second_id, 0}}, *limits, false);
+    ASSERT_OK(done);
+    ASSERT_TRUE(done->better && done->depth == 2) << "the other record is looked at first";
+    auto bad = store_->segment_info(base_id);
+    ASSERT_OK(bad);
+    ASSERT_OK(store_->seal());
+    reopen(os_);
+    os_.unreadable = dir_.file("packs/" + bad->pack.text() + ".pack");
+    expect_segment(*store_, bytes);
+    auto there = store_->contains(Kind::kSegment, AnyId::from(alone));
+    EXPECT_FALSE(there.ok()) << "neither there nor gone";
+    os_.unreadable.clear();
+    there = store_->contains(Kind::kSegment, AnyId::from(alone));
+    EXPECT_TRUE(there.ok() && *there);
+    store_.reset();
+}
+
 // fsck beside a process that adds second records of what is there.
 TEST_F(StoredAgainTest, RecordsThatComeWhileItIsVerifiedAreNoProblem) {
     constexpr std::uint64_t kSegments = 12;
