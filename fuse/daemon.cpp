@@ -112,6 +112,7 @@ Status Daemon::open_repository() {
     fs_options.read_only = options_.read_only;
     fs_options.share = options_.share;
     fs_options.hot_size = options_.hot_size;
+    fs_options.backlog = options_.backlog;
     fs_options.cache_size = options_.cache_size;
     fs_options.keep_new_pages = options_.keep_new_pages;
     fs_options.materialize = options_.materialize;

@@ -23,9 +23,10 @@ namespace {
 //   HANDLE_KILLPRIV   its second version is negotiated in passthrough.cpp: libfuse 3.14 does not know it
 //   ASYNC_DIO         the kernel (6.18) then drops cached pages before such a write only: who reads beside it keeps
 //                     the old bytes in the cache
-//   POSIX_ACL, EXPORT_SUPPORT  not offered
+//   POSIX_ACL         not offered
 constexpr unsigned kWanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ATOMIC_O_TRUNC |
-                             FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO;
+                             FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
+                             FUSE_CAP_EXPORT_SUPPORT;
 
 constexpr unsigned kMaxBackground = 64;  // read-ahead; the kernel's 12 is little
 

@@ -28,6 +28,7 @@ constexpr const char* kOptionHelp = R"(Options after -o, separated by commas:
   readahead=SIZE        decoded ahead of a sequential reader
   readahead_kb=N        the kernel's own read-ahead (root only; 0 leaves it; default 1024)
   hot_size=SIZE         just saved files stay plain up to this many bytes (8G; 0: none)
+  backlog=SIZE          what may wait to be stored before those who write are slowed down (16G)
   cache_size=SIZE       plain copies of committed files, which the kernel reads by itself (16G; 0: none)
   materialize=WHEN      auto: a file that is read again gets a plain copy; never; always: at the first open
   new_pages=keep        without passthrough: what is written stays in the kernel's page cache, so that its first read is

@@ -115,6 +115,12 @@ Status set_hot_size(MountOptions& o, std::string_view value) {
     return {};
 }
 
+Status set_backlog(MountOptions& o, std::string_view value) {
+    if (value.empty()) return needs_value("backlog", "16G");
+    CORAL_TRY(o.backlog, parse_size(value));
+    return {};
+}
+
 Status set_fsname(MountOptions& o, std::string_view value) {
     if (value.empty()) return needs_value("fsname", "NAME");
     o.fsname = value;
@@ -145,6 +151,7 @@ const std::map<std::string_view, Setter>& setters() {
         {"passthrough", set_passthrough},
         {"supervisor", set_supervisor},
         {"hot_size", set_hot_size},
+        {"backlog", set_backlog},
         {"new_pages", set_new_pages},
         {"fsname", set_fsname},
         {"subtype", [](MountOptions&, std::string_view) { return Status(); }},

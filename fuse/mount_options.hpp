@@ -20,6 +20,7 @@ struct MountOptions {
     bool passthrough = true;  // where the kernel allows it
     bool supervisor = true;
     bool keep_new_pages = false;
+    std::uint64_t backlog = std::uint64_t{16} << 30;  // bytes that may wait for their ingest
     std::uint64_t hot_size = std::uint64_t{8} << 30, cache_size = std::uint64_t{16} << 30;  // of plain files
     vfs::Options::Materialize materialize = vfs::Options::Materialize::kAuto;
     bool debug = false;

@@ -58,6 +58,7 @@ class Collector {
         CORAL_CHECK(head());
         CORAL_CHECK(reflog());
         CORAL_CHECK(worktrees());
+        CORAL_CHECK(links());
         return inodes();
     }
 
@@ -124,6 +125,18 @@ class Collector {
             std::string who = fmt::format("worktree of {}", st.text(0));
             if (!st.is_null(1)) roots_.commits.push_back({who, st.id<AnyId>(1), false, false});
             if (st.is_null(2)) problem(Severity::kDamaged, fmt::format("{}: its root directory is missing", who));
+        }
+    }
+
+    Status links() {
+        Statement st = db_.prepare(
+            "SELECT w.branch, i.name, l.content FROM overlay_link l JOIN inode i ON i.staging = l.staging "
+            "LEFT JOIN worktree w ON w.id = i.worktree");
+        while (true) {
+            CORAL_TRY(bool row, st.step());
+            if (!row) return {};
+            std::string who = fmt::format("worktree of {}: '{}'", st.text(0), as_text(st.blob(1)));
+            roots_.files.push_back({who, st.id<FileId>(2), false});
         }
     }
 

@@ -13,7 +13,7 @@
 #include "coral/codec/segment_codec.hpp"
 #include "repo/adam_parts.hpp"
 #include "repo/base_index.hpp"
-#include "repo/probe.hpp"
+#include "repo/cutter.hpp"
 #include "repo/tensor_bases.hpp"
 
 namespace coral::repo {
@@ -23,85 +23,6 @@ namespace {
 constexpr std::uint64_t kInlineLimit = 64;
 // Below it, a segment with three bases costs more in its header than they save.
 constexpr std::uint64_t kAdamFrom = 8u << 10;
-
-// A stretch of the file in file order: (a piece of) one tensor or bytes between tensors. At most a segment long.
-struct Piece {
-    std::uint64_t offset = 0, length = 0;
-    std::int64_t tensor = -1;         // index into the layout; -1: skeleton
-    std::uint64_t tensor_offset = 0;  // of this piece in the tensor
-    std::size_t nth = 0;              // piece of the tensor
-    std::optional<Found> found;       // stored bytes that it resembles or is
-};
-
-// The cut: tensors at 16 MiB multiples from their start; what lies between goes, in order, into the skeleton stream.
-// Where stored segments are recognised in what has no name yet, they are cut out whole, so that they are stored once.
-class Cutter {
-  public:
-    Cutter(const formats::ByteSource& source, const BaseIndex& similar, const BaseMap& bases)
-        : source_(source), similar_(similar), bases_(bases) {}
-
-    Result<std::vector<Piece>> cut(const formats::Layout& layout) {
-        std::uint64_t position = 0;
-        for (std::size_t i = 0; i < layout.tensors.size(); ++i) {
-            const formats::Tensor& tensor = layout.tensors[i];
-            CORAL_CHECK(add_gap(position, tensor.offset));
-            CORAL_CHECK(add_tensor(tensor, static_cast<std::int64_t>(i)));
-            position = tensor.offset + tensor.length;
-        }
-        CORAL_CHECK(add_gap(position, source_.size()));
-        return std::move(pieces_);
-    }
-
-  private:
-    void add(std::uint64_t begin, std::uint64_t end, std::int64_t tensor, const std::optional<Found>& found = {}) {
-        for (std::uint64_t at = begin; at < end; at += codec::kMaxSegment) {
-            std::uint64_t length = std::min<std::uint64_t>(end - at, codec::kMaxSegment);
-            pieces_.push_back({at, length, tensor, tensor < 0 ? 0 : at - tensor_begin_, nth_++, found});
-        }
-    }
-
-    Status add_searched(std::uint64_t begin, std::uint64_t end, std::int64_t tensor, std::size_t step) {
-        if (end - begin >= kSketchFrom && similar_.has_anchors()) {
-            CORAL_TRY(std::vector<Found> all, find_stored(source_, begin, end, step, similar_));
-            for (const Found& found : all) {
-                add(begin, found.begin, tensor);
-                begin = found.begin + found.length;
-                add(found.begin, begin, tensor, found);
-            }
-        }
-        add(begin, end, tensor);
-        return {};
-    }
-
-    Status add_gap(std::uint64_t begin, std::uint64_t end) { return add_searched(begin, end, -1, 1); }
-
-    Status add_tensor(const formats::Tensor& tensor, std::int64_t index) {
-        const std::uint64_t end = tensor.offset + tensor.length;
-        tensor_begin_ = tensor.offset;
-        nth_ = 0;
-        auto base = bases_.find(tensor.name, static_cast<std::uint8_t>(tensor.dtype), tensor.length);
-        if (base && !base->lengths.empty() && base->length == tensor.length) {
-            std::uint64_t at = tensor.offset;
-            for (std::uint64_t length : base->lengths) {
-                add(at, at + length, index);
-                at += length;
-            }
-            return {};
-        }
-        if (!base && tensor.dtype != formats::Dtype::kUnknown) {
-            return add_searched(tensor.offset, end, index, std::max(1u, formats::dtype_width(tensor.dtype)));
-        }
-        add(tensor.offset, end, index);
-        return {};
-    }
-
-    const formats::ByteSource& source_;
-    const BaseIndex& similar_;
-    const BaseMap& bases_;
-    std::uint64_t tensor_begin_ = 0;
-    std::size_t nth_ = 0;
-    std::vector<Piece> pieces_;
-};
 
 // Parsers promise this; a broken promise would store wrong bytes under a right name, so it is checked once more.
 bool layout_is_sound(const formats::Layout& layout, std::uint64_t size) {
@@ -119,7 +40,13 @@ bool cut_regularly(const std::vector<std::uint64_t>& lengths) {
     return std::all_of(lengths.begin(), lengths.end() - 1, [](std::uint64_t n) { return n == codec::kMaxSegment; });
 }
 
-// A segment to be: its name is known once a task has hashed it.
+// Bytes of the file, for as long as anybody has need of them.
+struct Raw {
+    std::shared_ptr<const void> owner;
+    Bytes bytes;
+};
+
+// A segment to be: its name is known once all tasks are done.
 struct Slot {
     SegmentId id;
     std::int64_t tensor = -1;  // -1: skeleton
@@ -137,12 +64,14 @@ struct Later {
 class Job {
   public:
     Job(store::Store& store, BaseIndex& similar, ThreadPool& pool, std::size_t in_flight,
-        const formats::ByteSource& source, BaseMap& bases, IngestProgress* progress)
+        const formats::ByteSource& source, BaseMap& bases, IngestProgress* progress,
+        const std::vector<KnownRange>& known)
         : store_(store),
           similar_(similar),
           source_(source),
           bases_(bases),
           progress_(progress),
+          known_(known),
           tasks_(pool, in_flight) {}
 
     Result<Ingested> run() {
@@ -179,20 +108,25 @@ class Job {
     }
 
     Status read_all() {
-        CORAL_TRY(std::vector<Piece> pieces, Cutter(source_, similar_, bases_).cut(layout_));
+        CORAL_TRY(std::vector<Piece> pieces, Cutter(source_, similar_, bases_, known_).cut(layout_));
         for (const Piece& piece : pieces) {
             if (failed()) break;
             if (progress_ && progress_->cancel) return make_error(Errc::kConflict, "the file is being written again");
-            auto buffer = std::make_shared<Buffer>(piece.length);
-            CORAL_CHECK(source_.read_at(piece.offset, *buffer));
-            whole_.update(*buffer);
+            CORAL_TRY(Raw raw, read(piece));
+            // A piece of the skeleton is no segment of its own.
+            const bool skeleton = piece.tensor < 0 && !piece.found;
+            std::optional<SegmentId> id;
+            if (skeleton)
+                whole_.update(raw.bytes);
+            else if (auto both = whole_.update_both(raw.bytes))
+                id = SegmentId::from(*both);
             if (progress_) progress_->bytes_read += piece.length;
-            if (piece.tensor < 0 && piece.found)
-                add_found(piece, std::move(buffer));
+            if (skeleton)
+                CORAL_CHECK(add_skeleton(raw.bytes));
             else if (piece.tensor < 0)
-                CORAL_CHECK(add_skeleton(*buffer));
+                add_found(piece, std::move(raw), id);
             else
-                add_tensor_piece(piece, std::move(buffer));
+                add_tensor_piece(piece, std::move(raw), id);
         }
         CORAL_CHECK(end_skeleton());
         // The first moments are stored; then the second, which are made with these, and the weights, with both.
@@ -202,12 +136,20 @@ class Job {
         return {};
     }
 
-    void add_tensor_piece(const Piece& piece, std::shared_ptr<Buffer> buffer) {
+    Result<Raw> read(const Piece& piece) {
+        // Not zeroed first, as a Buffer is.
+        auto memory = std::make_shared_for_overwrite<std::byte[]>(piece.length);
+        MutableBytes bytes(memory.get(), piece.length);
+        CORAL_CHECK(source_.read_at(piece.offset, bytes));
+        return Raw{std::move(memory), bytes};
+    }
+
+    void add_tensor_piece(const Piece& piece, Raw raw, const std::optional<SegmentId>& id) {
         auto index = static_cast<std::size_t>(piece.tensor);
         store::TensorEntry& tensor = record_.tensors[index];
         if (tensor.length <= kInlineLimit) {
-            tensor.crc32 = crc32(*buffer);
-            add_inline(*buffer);
+            tensor.crc32 = crc32(raw.bytes);
+            add_inline(raw.bytes);
             return;
         }
         record_.extents.push_back({new_slot(piece.tensor, piece.length), 0, piece.length});
@@ -215,10 +157,14 @@ class Job {
             piece.found ? found_base(*piece.found) : named_bases(bases_, tensor, piece.tensor_offset, piece.nth);
         if (!piece.found && named.same && adam_[index].formula != codec::Formula::kNone && piece.length >= kAdamFrom) {
             // Named now, so that the second reading is known to bring the same bytes.
-            tasks_.run([&slot = slots_.back(), buffer] { slot.id = SegmentId::from(Sha256::of(*buffer)); });
-            later_.push_back({piece, &slots_.back(), std::move(named)});
+            Slot& slot = slots_.back();
+            if (id)
+                slot.id = *id;
+            else
+                tasks_.run([&slot, raw = std::move(raw)] { slot.id = SegmentId::from(Sha256::of(raw.bytes)); });
+            later_.push_back({piece, &slot, std::move(named)});
         } else
-            put(slots_.back(), std::move(buffer), hint_of(tensor), std::move(named));
+            put(slots_.back(), std::move(raw), id, hint_of(tensor), std::move(named));
     }
 
     // Read once more rather than held: there may be gigabytes.
@@ -229,10 +175,9 @@ class Job {
             if (adam_[index].formula != formula || failed()) continue;
             if (progress_ && progress_->cancel) return make_error(Errc::kConflict, "the file is being written again");
             if (!std::exchange(any, true)) tasks_.wait();
-            auto buffer = std::make_shared<Buffer>(later.piece.length);
-            CORAL_CHECK(source_.read_at(later.piece.offset, *buffer));
+            CORAL_TRY(Raw raw, read(later.piece));
             add_inputs(adam_[index], later);
-            put(*later.slot, std::move(buffer), hint_of(record_.tensors[index]), std::move(later.named));
+            put(*later.slot, std::move(raw), std::nullopt, hint_of(record_.tensors[index]), std::move(later.named));
         }
         return {};
     }
@@ -261,9 +206,9 @@ class Job {
     }
 
     // A stored segment, or a part of one, in bytes that no parser knows: a segment of its own.
-    void add_found(const Piece& piece, std::shared_ptr<Buffer> buffer) {
+    void add_found(const Piece& piece, Raw raw, const std::optional<SegmentId>& id) {
         record_.extents.push_back({new_slot(-1, piece.length), 0, piece.length});
-        put(slots_.back(), std::move(buffer), piece.found->hint, found_base(*piece.found));
+        put(slots_.back(), std::move(raw), id, piece.found->hint, found_base(*piece.found));
     }
 
     static NamedBases found_base(const Found& found) {
@@ -273,17 +218,17 @@ class Job {
         return named;
     }
 
-    // The segment's own hash and CRC are made on the pool: the reading thread already hashes every byte for the file's
-    // name.
-    void put(Slot& slot, std::shared_ptr<Buffer> raw, codec::Hint hint, NamedBases named) {
-        tasks_.run([this, &slot, raw = std::move(raw), hint, named = std::move(named)] {
+    // A segment that the reading thread has not named (`known`) gets its name on the pool, as it gets its CRC: that
+    // thread already hashes every byte for the file's name.
+    void put(Slot& slot, Raw raw, const std::optional<SegmentId>& known, codec::Hint hint, NamedBases named) {
+        tasks_.run([this, &slot, raw = std::move(raw), known, hint, named = std::move(named)] {
             if (failed()) return;
-            const auto id = SegmentId::from(Sha256::of(*raw));
+            const SegmentId id = known ? *known : SegmentId::from(Sha256::of(raw.bytes));
             const bool changed = !slot.id.is_zero() && slot.id != id;
             slot.id = id;
-            if (slot.tensor >= 0) slot.crc = crc32(*raw);
+            if (slot.tensor >= 0) slot.crc = crc32(raw.bytes);
             auto put = changed ? Result<store::Put>(make_error(Errc::kConflict, "the file changed while it was read"))
-                               : put_with_base(id, *raw, hint, named);
+                               : put_with_base(id, raw.bytes, hint, named);
             std::lock_guard lock(mutex_);
             if (put)
                 stored_ += put->stored_bytes;
@@ -346,10 +291,10 @@ class Job {
     }
 
     void close_skeleton_segment() {
-        auto raw = std::make_shared<Buffer>(std::move(skeleton_));
+        auto stream = std::make_shared<const Buffer>(std::move(skeleton_));
         skeleton_ = {};
-        resolve_pending(new_slot(-1, raw->size()), 0);
-        put(slots_.back(), std::move(raw), codec::Hint{}, NamedBases{});
+        resolve_pending(new_slot(-1, stream->size()), 0);
+        put(slots_.back(), Raw{stream, *stream}, std::nullopt, codec::Hint{}, NamedBases{});
     }
 
     Status end_skeleton() {
@@ -432,10 +377,11 @@ class Job {
     const formats::ByteSource& source_;
     BaseMap& bases_;
     IngestProgress* progress_;
+    const std::vector<KnownRange>& known_;
     std::uint64_t size_ = 0;
     formats::Layout layout_;
     store::FileRecord record_;
-    Sha256 whole_;
+    DualSha256 whole_;  // the file's name, and most segments'
     Buffer skeleton_;
     std::uint64_t skeleton_total_ = 0;
     std::size_t first_pending_ = 0;
@@ -461,8 +407,9 @@ Status FileSource::read_at(std::uint64_t offset, MutableBytes out) const {
 Ingestor::Ingestor(store::Store& store, BaseIndex& similar, ThreadPool& pool, std::size_t in_flight)
     : store_(store), similar_(similar), pool_(pool), in_flight_(std::max<std::size_t>(in_flight, 1)) {}
 
-Result<Ingested> Ingestor::ingest(const formats::ByteSource& source, BaseMap& bases, IngestProgress* progress) {
-    return Job(store_, similar_, pool_, in_flight_, source, bases, progress).run();
+Result<Ingested> Ingestor::ingest(const formats::ByteSource& source, BaseMap& bases, IngestProgress* progress,
+                                  const std::vector<KnownRange>& known) {
+    return Job(store_, similar_, pool_, in_flight_, source, bases, progress, known).run();
 }
 
 }  // namespace coral::repo

@@ -36,6 +36,7 @@ Status Marker::read_commits(Database& db) {
 }
 
 Status Marker::read_rows(Database& db) {
+    CORAL_CHECK(read_links(db));
     Statement st = db.prepare(
         "SELECT type, content, overlay, previous, staging IS NOT NULL, ingested FROM inode "
         "WHERE content IS NOT NULL OR overlay IS NOT NULL OR previous IS NOT NULL");
@@ -51,6 +52,16 @@ Status Marker::read_rows(Database& db) {
             bool may_lack = staged && (column != 2 || ingested);
             if (!st.is_null(column)) files_.push_back({st.id<FileId>(column), may_lack});
         }
+    }
+}
+
+// Packs are on the disk before a link is made to what they hold.
+Status Marker::read_links(Database& db) {
+    Statement st = db.prepare("SELECT DISTINCT content FROM overlay_link");
+    while (true) {
+        CORAL_TRY(bool row, st.step());
+        if (!row) return {};
+        files_.push_back({st.id<FileId>(0), false});
     }
 }
 

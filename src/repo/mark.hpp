@@ -27,6 +27,7 @@ class Marker {
     Status read_names();
     Status read_commits(Database& db);
     Status read_rows(Database& db);
+    Status read_links(Database& db);
     Status follow_root(const AnyId& target);
     Status drain();
     Status follow_commit(const CommitId& id);

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "repo/tensor_bases.hpp"
+
 namespace coral::repo {
 namespace {
 
@@ -28,7 +30,53 @@ std::optional<Found> covered(std::uint64_t free, std::uint64_t end, std::uint64_
     return found;
 }
 
+// How the bytes of a stored file at `position` were coded.
+codec::Hint hint_at(const store::FileRecord& record, std::uint64_t position) {
+    auto behind = std::upper_bound(record.tensors.begin(), record.tensors.end(), position,
+                                   [](std::uint64_t at, const store::TensorEntry& t) { return at < t.offset; });
+    if (behind == record.tensors.begin()) return {};
+    const store::TensorEntry& tensor = *std::prev(behind);
+    return position - tensor.offset < tensor.length ? hint_of(tensor) : codec::Hint{};
+}
+
+// Appends the extents of one range, of which [begin, end) are asked for.
+void find_extents(const KnownRange& known, std::uint64_t begin, std::uint64_t end, std::vector<Found>& all) {
+    const store::FileRecord& record = *known.record;
+    if (record.positions.size() != record.extents.size()) return;
+    const std::uint64_t first = known.from + (begin - known.offset), last = known.from + (end - known.offset);
+    auto at = std::upper_bound(record.positions.begin(), record.positions.end(), first);
+    if (at != record.positions.begin()) --at;
+    for (; at != record.positions.end() && *at < last; ++at) {
+        const store::Extent& extent = record.extents[static_cast<std::size_t>(at - record.positions.begin())];
+        if (extent.segment == store::Extent::kInline) continue;
+        std::uint64_t from = std::max(*at, first);
+        const std::uint64_t to = std::min(*at + extent.length, last);
+        if (from >= to) continue;
+        Found found;
+        found.id = record.segments[extent.segment];
+        found.hint = hint_at(record, from);
+        found.offset = extent.offset + (from - *at);
+        // From a whole element on.
+        const std::uint64_t before = (found.hint.width - found.offset % found.hint.width) % found.hint.width;
+        from += before;
+        if (from >= to || to - from < kSketchFrom) continue;
+        found.offset += before;
+        found.begin = begin + (from - first);
+        found.length = std::min<std::uint64_t>(to - from, codec::kMaxSegment);
+        all.push_back(found);
+    }
+}
+
 }  // namespace
+
+std::vector<Found> find_known(const std::vector<KnownRange>& known, std::uint64_t begin, std::uint64_t end) {
+    std::vector<Found> all;
+    for (const KnownRange& range : known) {
+        const std::uint64_t from = std::max(begin, range.offset), to = std::min(end, range.offset + range.length);
+        if (from < to) find_extents(range, from, to, all);
+    }
+    return all;
+}
 
 Result<std::vector<Found>> find_stored(const formats::ByteSource& source, std::uint64_t begin, std::uint64_t end,
                                        std::size_t step, const BaseIndex& index) {

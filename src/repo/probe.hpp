@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "coral/formats/layout.hpp"
+#include "coral/repo/ingest.hpp"
 #include "repo/base_index.hpp"
 
 namespace coral::repo {
@@ -21,5 +22,8 @@ struct Found {
 // the element width of a tensor, of which all found then lie at multiples. Reads in pieces of 1 MiB.
 Result<std::vector<Found>> find_stored(const formats::ByteSource& source, std::uint64_t begin, std::uint64_t end,
                                        std::size_t step, const BaseIndex& index);
+
+// The same of what somebody knows already. Inline bytes and what is shorter than kSketchFrom are left out.
+std::vector<Found> find_known(const std::vector<KnownRange>& known, std::uint64_t begin, std::uint64_t end);
 
 }  // namespace coral::repo

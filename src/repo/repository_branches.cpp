@@ -4,6 +4,7 @@
 
 #include "coral/base/log.hpp"
 #include "repo/names.hpp"
+#include "repo/overlay_rows.hpp"
 #include "repo/refs.hpp"
 #include "repo/state.hpp"
 #include "repo/whole.hpp"
@@ -53,7 +54,7 @@ Status delete_rows(Database& db, const std::string& name, std::vector<Uuid>& sta
         }
     }
     for (const Uuid& uuid : staging) {
-        CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging = ?").bind(uuid).run());
+        CORAL_CHECK(forget_units(db, uuid));
     }
     CORAL_CHECK(
         db.prepare("DELETE FROM inode WHERE worktree = (SELECT id FROM worktree WHERE branch = ?)").bind(name).run());

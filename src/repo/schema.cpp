@@ -59,6 +59,18 @@ CREATE INDEX inode_by_staging ON inode(worktree) WHERE staging IS NOT NULL;
 
 -- Units of 256 KiB of an overlaid staging file that are in it; the others still show the base.
 CREATE TABLE overlay_unit(staging BLOB NOT NULL, unit INTEGER NOT NULL, PRIMARY KEY(staging, unit)) WITHOUT ROWID;
+)sql",
+                                                  R"sql(
+-- Bytes of a stored file that show through an overlaid staging file from the beginning of a unit on, where overlay_unit
+-- does not have the unit. Of several the one with the highest seq.
+CREATE TABLE overlay_link(
+  seq INTEGER PRIMARY KEY,
+  staging BLOB NOT NULL, unit INTEGER NOT NULL,
+  length INTEGER NOT NULL,            -- bytes
+  content BLOB NOT NULL,              -- FILE id
+  source INTEGER NOT NULL             -- where in it they begin
+);
+CREATE INDEX overlay_link_by_staging ON overlay_link(staging, unit);
 )sql"};
 
 }  // namespace coral::repo

@@ -13,18 +13,114 @@ Result<std::shared_ptr<File>> StagingFiles::get(const Uuid& uuid, const std::str
     return file;
 }
 
-void StagedFile::set_overlay(Overlay overlay, const std::vector<std::uint64_t>& units) {
+void StagedFile::set_overlay(Overlay overlay, const std::vector<std::uint64_t>& units, const std::vector<Link>& links) {
     overlay_ = std::move(overlay);
-    overlaid_ = true;
-    units_.assign((std::min(overlay_.limit, overlay_.record->size) + kUnit - 1) / kUnit, Unit::kBase);
+    if (overlay_.record) {
+        units_.assign((std::min(overlay_.limit, overlay_.record->size) + kUnit - 1) / kUnit, Unit::kUnder);
+    }
+    for (const Link& link : links) put_link(link);
     for (std::uint64_t unit : units) {
         if (unit < units_.size()) units_[unit] = Unit::kHere;
     }
+    overlaid_ = true;
 }
 
-std::uint64_t StagedFile::overlaid_bytes() const {
-    return std::min(overlay_.limit, overlay_.record->size);
+std::vector<FileId> StagedFile::shown() const {
+    std::lock_guard lock(units_mutex_);
+    std::vector<FileId> all;
+    if (overlay_.record) all.push_back(overlay_.record->id);
+    for (const auto& [unit, link] : links_) {
+        if (std::find(all.begin(), all.end(), link.record->id) == all.end()) all.push_back(link.record->id);
+    }
+    return all;
 }
+
+std::vector<StagedFile::Link> StagedFile::links() const {
+    std::lock_guard lock(units_mutex_);
+    std::vector<Link> all;
+    for (const auto& [unit, link] : links_) all.push_back(link);
+    return all;
+}
+
+// ---- links
+
+StagedFile::Alone::Alone(StagedFile& file) : file_(file) {
+    std::unique_lock lock(file_.units_mutex_);
+    file_.units_settled_.wait(lock, [&] { return !file_.alone_; });
+    file_.alone_ = true;
+    file_.units_settled_.wait(lock, [&] { return file_.writing_ == 0; });
+}
+
+StagedFile::Alone::~Alone() {
+    {
+        std::lock_guard lock(file_.units_mutex_);
+        file_.alone_ = false;
+    }
+    file_.units_settled_.notify_all();
+}
+
+std::pair<std::uint64_t, std::uint64_t> StagedFile::whole_units(std::uint64_t offset, std::uint64_t length) const {
+    const std::uint64_t begin = (offset + kUnit - 1) / kUnit * kUnit;
+    std::uint64_t end = offset + length;
+    if (end < size()) end = end / kUnit * kUnit;
+    return {begin, std::max(begin, end)};
+}
+
+void StagedFile::show(const Link& link, const Overlay& overlay) {
+    {
+        std::lock_guard lock(units_mutex_);
+        if (!overlaid_) {
+            overlay_ = overlay;
+            overlaid_ = true;
+        }
+        put_link(link);
+    }
+    grow_to(link.unit * kUnit + link.length);
+}
+
+void StagedFile::put_link(const Link& link) {
+    const std::uint64_t end = link.end_unit();
+    auto at = links_.upper_bound(link.unit);
+    if (at != links_.begin()) --at;
+    while (at != links_.end() && at->first < end) {
+        const Link older = at->second;
+        if (older.end_unit() <= link.unit) {
+            ++at;
+            continue;
+        }
+        at = links_.erase(at);
+        if (older.unit < link.unit) {
+            Link left = older;
+            left.length = (link.unit - older.unit) * kUnit;
+            links_.emplace(left.unit, std::move(left));
+        }
+        if (older.end_unit() > end) {
+            const std::uint64_t cut = (end - older.unit) * kUnit;
+            links_.emplace(end, Link{end, older.length - cut, older.from + cut, older.record});
+        }
+    }
+    if (link.length == 0) return;
+    links_.emplace(link.unit, link);
+    if (units_.size() < end) units_.resize(end, Unit::kHere);
+    std::fill(units_.begin() + static_cast<std::ptrdiff_t>(link.unit),
+              units_.begin() + static_cast<std::ptrdiff_t>(end), Unit::kUnder);
+}
+
+StagedFile::Under StagedFile::under(std::uint64_t unit) const {
+    const std::uint64_t begin = unit * kUnit;
+    if (auto after = links_.upper_bound(unit); after != links_.begin()) {
+        const Link& link = std::prev(after)->second;
+        if (unit < link.end_unit()) {
+            const std::uint64_t in = begin - link.unit * kUnit;
+            return {overlay_.store, link.record, link.from + in, std::min(kUnit, link.length - in)};
+        }
+    }
+    if (!overlay_.record) return {};
+    const std::uint64_t limit = std::min(overlay_.limit, overlay_.record->size);
+    return {overlay_.store, overlay_.record, begin, begin < limit ? std::min(kUnit, limit - begin) : 0};
+}
+
+// ---- reading
 
 Result<std::size_t> StagedFile::read(std::uint64_t offset, MutableBytes out) {
     std::uint64_t end = size();
@@ -47,45 +143,52 @@ Result<std::size_t> StagedFile::read(std::uint64_t offset, MutableBytes out) {
 }
 
 Status StagedFile::read_unit_part(std::uint64_t offset, MutableBytes out) {
-    std::uint64_t unit = offset / kUnit, limit = 0;
-    bool from_base = false;
+    const std::uint64_t unit = offset / kUnit;
+    std::optional<Under> shown;
     {
         std::lock_guard lock(units_mutex_);
-        from_base = unit < units_.size() && units_[unit] != Unit::kHere;
-        limit = overlaid_bytes();
+        if (unit < units_.size() && units_[unit] != Unit::kHere) shown = under(unit);
     }
-    if (from_base) return read_base(offset, out, limit);
+    if (shown) return read_under(*shown, offset % kUnit, out);
     CORAL_TRY(auto opened, file());
     CORAL_TRY(std::size_t got, opened->read_at(offset, out));
     std::memset(out.data() + got, 0, out.size() - got);
     return {};
 }
 
-Status StagedFile::read_base(std::uint64_t offset, MutableBytes out, std::uint64_t limit) {
-    std::size_t from_base =
-        offset < limit ? static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), limit - offset)) : 0;
-    if (from_base > 0) {
-        CORAL_TRY(std::size_t got, overlay_.store->read_file(*overlay_.record, offset, out.first(from_base)));
-        if (got != from_base) return make_error(Errc::kCorrupt, "a stored file is shorter than its record says");
+// `offset`: from the beginning of the unit.
+Status StagedFile::read_under(const Under& under, std::uint64_t offset, MutableBytes out) {
+    std::size_t there = offset < under.length
+                            ? static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), under.length - offset))
+                            : 0;
+    if (there > 0) {
+        CORAL_TRY(std::size_t got, under.store->read_file(*under.record, under.from + offset, out.first(there)));
+        if (got != there) return make_error(Errc::kCorrupt, "a stored file is shorter than its record says");
     }
-    std::memset(out.data() + from_base, 0, out.size() - from_base);
+    std::memset(out.data() + there, 0, out.size() - there);
     return {};
 }
 
+// ---- writing
+
 Status StagedFile::write(std::uint64_t offset, Bytes data) {
     if (data.empty()) return {};
-    if (overlaid_) {
-        std::vector<std::uint64_t> units = claim_units(offset, data.size());
-        if (!units.empty()) {
-            Status filled;
-            for (std::uint64_t unit : units) {
-                filled = fill_unit(unit, offset, data);
-                if (!filled) break;
-            }
-            if (filled) filled = overlay_.enter_units(units);
-            settle_units(units, filled ? Unit::kHere : Unit::kBase);
-            CORAL_CHECK(filled);
+    const std::vector<std::uint64_t> units = begin_write(offset, data.size());
+    Status written = write_claimed(units, offset, data);
+    end_write();
+    return written;
+}
+
+Status StagedFile::write_claimed(const std::vector<std::uint64_t>& units, std::uint64_t offset, Bytes data) {
+    if (!units.empty()) {
+        Status filled;
+        for (std::uint64_t unit : units) {
+            filled = fill_unit(unit, offset, data);
+            if (!filled) break;
         }
+        if (filled) filled = overlay_.enter_units(units);
+        settle_units(units, filled ? Unit::kHere : Unit::kUnder);
+        CORAL_CHECK(filled);
     }
     CORAL_TRY(auto opened, file());
     CORAL_CHECK(opened->write_at(offset, data));
@@ -93,44 +196,56 @@ Status StagedFile::write(std::uint64_t offset, Bytes data) {
     return {};
 }
 
-std::vector<std::uint64_t> StagedFile::claim_units(std::uint64_t offset, std::uint64_t length) {
+std::vector<std::uint64_t> StagedFile::begin_write(std::uint64_t offset, std::uint64_t length) {
     std::vector<std::uint64_t> mine;
     std::unique_lock lock(units_mutex_);
-    std::uint64_t first = offset / kUnit;
-    std::uint64_t last = std::min<std::uint64_t>((offset + length - 1) / kUnit + 1, units_.size());
-    auto filling = [&] {
-        for (std::uint64_t unit = first; unit < last; ++unit) {
-            if (units_[unit] == Unit::kFilling) return true;
+    const std::uint64_t first = offset / kUnit, end = (offset + length - 1) / kUnit + 1;
+    auto last = [&] { return std::min<std::uint64_t>(end, units_.size()); };
+    auto free = [&] {
+        if (alone_) return false;
+        for (std::uint64_t unit = first; unit < last(); ++unit) {
+            if (units_[unit] == Unit::kFilling) return false;
         }
-        return false;
+        return true;
     };
     // All or nothing, so that two writes never hold a part each and wait for the other's.
-    units_settled_.wait(lock, [&] { return !filling(); });
-    last = std::min<std::uint64_t>(last, units_.size());
-    for (std::uint64_t unit = first; unit < last; ++unit) {
-        if (units_[unit] != Unit::kBase) continue;
+    units_settled_.wait(lock, free);
+    ++writing_;
+    for (std::uint64_t unit = first; unit < last(); ++unit) {
+        if (units_[unit] != Unit::kUnder) continue;
         units_[unit] = Unit::kFilling;
         mine.push_back(unit);
     }
     return mine;
 }
 
-// A unit must be whole in the staging file before its row says so: from the base, or from the write if that covers it.
-Status StagedFile::fill_unit(std::uint64_t unit, std::uint64_t offset, Bytes data) {
-    std::uint64_t begin = unit * kUnit, limit = 0;
+void StagedFile::end_write() {
+    bool wanted;
     {
         std::lock_guard lock(units_mutex_);
-        limit = overlaid_bytes();
+        --writing_;
+        wanted = alone_ && writing_ == 0;
     }
-    if (begin >= limit) return {};
+    if (wanted) units_settled_.notify_all();
+}
+
+// A unit must be whole in the staging file before its row says so: from what lies under it, or from the write if that
+// covers it.
+Status StagedFile::fill_unit(std::uint64_t unit, std::uint64_t offset, Bytes data) {
+    Under shown;
+    {
+        std::lock_guard lock(units_mutex_);
+        shown = under(unit);
+    }
+    if (shown.length == 0) return {};
     CORAL_TRY(auto opened, file());
-    std::uint64_t end = std::min(begin + kUnit, limit);
+    const std::uint64_t begin = unit * kUnit, end = begin + shown.length;
     if (offset <= begin && end <= offset + data.size()) {
         return opened->write_at(
-            begin, data.subspan(static_cast<std::size_t>(begin - offset), static_cast<std::size_t>(end - begin)));
+            begin, data.subspan(static_cast<std::size_t>(begin - offset), static_cast<std::size_t>(shown.length)));
     }
-    std::vector<std::byte> buffer(static_cast<std::size_t>(end - begin));
-    CORAL_CHECK(read_base(begin, buffer, limit));
+    std::vector<std::byte> buffer(static_cast<std::size_t>(shown.length));
+    CORAL_CHECK(read_under(shown, 0, buffer));
     return opened->write_at(begin, buffer);
 }
 
@@ -154,6 +269,11 @@ Status StagedFile::truncate(std::uint64_t size) {
     if (overlaid_) {
         std::lock_guard lock(units_mutex_);
         overlay_.limit = std::min(overlay_.limit, size);
+        while (!links_.empty() && links_.rbegin()->first * kUnit >= size) links_.erase(std::prev(links_.end()));
+        if (!links_.empty()) {
+            Link& last = links_.rbegin()->second;
+            last.length = std::min(last.length, size - last.unit * kUnit);
+        }
     }
     CORAL_TRY(auto opened, file());
     CORAL_CHECK(opened->truncate(size));

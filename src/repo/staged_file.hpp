@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // The staging file of one inode: bytes that were written and are not (wholly) in packs yet. Either whole, or an overlay
-// over a stored file: then only the units of 256 KiB that were written are in it. The staging file's own size is the
-// logical size.
+// over stored files: then only the units of 256 KiB that were written are in it. Under the others lies the file that
+// was there before (the base, at the same offsets), or what was copied in without its bytes (links, newer than the
+// base). The staging file's own size is the logical size.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "coral/base/lru.hpp"
@@ -44,9 +47,17 @@ class StagedFile {
     // What lies under an overlay, and how to make a unit's arrival permanent before it is written to.
     struct Overlay {
         store::Store* store = nullptr;
-        std::shared_ptr<const store::FileRecord> record;
-        std::uint64_t limit = 0;  // smallest size since the overlay began
+        std::shared_ptr<const store::FileRecord> record;  // the base; null: links only
+        std::uint64_t limit = 0;                          // smallest size since the overlay began
         std::function<Status(const std::vector<std::uint64_t>& units)> enter_units;
+    };
+
+    // `length` bytes of a stored file, from `from` on, that show through from the beginning of unit `unit` on. Covers
+    // whole units; what the last one lacks reads as zeros.
+    struct Link {
+        std::uint64_t unit = 0, length = 0, from = 0;
+        std::shared_ptr<const store::FileRecord> record;
+        std::uint64_t end_unit() const { return unit + (length + kUnit - 1) / kUnit; }
     };
 
     StagedFile(Uuid uuid, std::string path, std::shared_ptr<StagingFiles> files, std::uint64_t size)
@@ -70,11 +81,32 @@ class StagedFile {
     void set_reusable(bool yes) { reusable_->store(yes); }
     const std::shared_ptr<std::atomic<bool>>& reusable() const { return reusable_; }
 
-    // The file that shows through, if any.
-    std::optional<FileId> base() const { return overlay_.record ? std::optional(overlay_.record->id) : std::nullopt; }
+    // No stored file shows through, nor ever did.
+    bool whole() const { return !overlaid_.load(); }
+    // The files that may show through.
+    std::vector<FileId> shown() const;
+    std::vector<Link> links() const;
 
-    // Before the file is shared between threads.
-    void set_overlay(Overlay overlay, const std::vector<std::uint64_t>& units);
+    // Before the file is shared between threads. `links` from the oldest to the newest.
+    void set_overlay(Overlay overlay, const std::vector<std::uint64_t>& units, const std::vector<Link>& links);
+
+    // While it lives no write is under way: waits for those that are, and the next ones wait for it.
+    class Alone {
+      public:
+        explicit Alone(StagedFile& file);
+        ~Alone();
+        Alone(const Alone&) = delete;
+        Alone& operator=(const Alone&) = delete;
+
+      private:
+        StagedFile& file_;
+    };
+    // What of a range that is to be linked are whole units, as a range of bytes: the last one counts when the file
+    // ends in it. Empty: none.
+    std::pair<std::uint64_t, std::uint64_t> whole_units(std::uint64_t offset, std::uint64_t length) const;
+    // The caller is alone and has made it permanent; the file below is as long already. `overlay` is for one that was
+    // whole.
+    void show(const Link& link, const Overlay& overlay);
 
     // Thread-safe. Fewer bytes only at the end.
     Result<std::size_t> read(std::uint64_t offset, MutableBytes out);
@@ -85,13 +117,22 @@ class StagedFile {
     std::uint64_t reserve(std::uint64_t length) { return size_.fetch_add(length); }
 
   private:
-    enum class Unit : std::uint8_t { kBase, kFilling, kHere };
+    enum class Unit : std::uint8_t { kUnder, kFilling, kHere };
+    // What lies under one unit: `length` bytes of `record` from `from` on, then zeros.
+    struct Under {
+        store::Store* store = nullptr;
+        std::shared_ptr<const store::FileRecord> record;
+        std::uint64_t from = 0, length = 0;
+    };
 
-    std::uint64_t overlaid_bytes() const;  // below this, units matter; units_mutex_ held
+    Under under(std::uint64_t unit) const;  // units_mutex_ held
+    void put_link(const Link& link);        // units_mutex_ held
     Status read_unit_part(std::uint64_t offset, MutableBytes out);
-    Status read_base(std::uint64_t offset, MutableBytes out, std::uint64_t limit);
-    // Claims the units of a write that are still the base's; waits for those that another write is filling.
-    std::vector<std::uint64_t> claim_units(std::uint64_t offset, std::uint64_t length);
+    static Status read_under(const Under& under, std::uint64_t offset, MutableBytes out);
+    // A write begins: claims its units that are not here; waits for those that another write is filling.
+    std::vector<std::uint64_t> begin_write(std::uint64_t offset, std::uint64_t length);
+    Status write_claimed(const std::vector<std::uint64_t>& units, std::uint64_t offset, Bytes data);
+    void end_write();
     Status fill_unit(std::uint64_t unit, std::uint64_t offset, Bytes data);
     void settle_units(const std::vector<std::uint64_t>& units, Unit state);
     void grow_to(std::uint64_t end);
@@ -103,11 +144,14 @@ class StagedFile {
     std::atomic<bool> name_synced_{false};
     const std::shared_ptr<std::atomic<bool>> reusable_ = std::make_shared<std::atomic<bool>>(false);
 
-    std::mutex units_mutex_;  // guards units_ and overlay_.limit
+    mutable std::mutex units_mutex_;  // guards all below
     std::condition_variable units_settled_;
-    bool overlaid_ = false;
+    std::atomic<bool> overlaid_{false};  // never false again
     Overlay overlay_;
-    std::vector<Unit> units_;
+    std::vector<Unit> units_;              // behind its end, and where no link is: kHere
+    std::map<std::uint64_t, Link> links_;  // by first unit; they do not overlap
+    unsigned writing_ = 0;
+    bool alone_ = false;
 };
 
 }  // namespace coral::repo

@@ -96,6 +96,10 @@ Result<std::unique_ptr<State>> State::open(Os& os, const std::string& path, bool
     if (read_only && is_on_read_only_media(os, path_parent(path))) {
         CORAL_TRY(state->copy_, StateCopy::make(os, path));
         readable = state->copy_->path();
+        // The copy is ours, so it can be of this version even where the original cannot be brought up to date.
+        CORAL_TRY(auto ours, Database::open(os, readable, {.create = false}));
+        CORAL_CHECK(check_version(*ours, false, false));
+        CORAL_CHECK(migrate(*ours));
     }
     CORAL_TRY(state->reader_, Database::open(os, readable, options));
     CORAL_CHECK(check_version(*state->reader_, false, true));

@@ -17,7 +17,7 @@ namespace coral::repo {
 
 class State {
   public:
-    static constexpr std::int64_t kVersion = 1;
+    static constexpr std::int64_t kVersion = 2;
     ~State();
     // Creates and migrates as needed (numbered migrations keyed by user_version); kUnsupported when it is newer than we
     // are.

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "coral/base/log.hpp"
+#include "repo/overlay_rows.hpp"
 #include "repo/worktree_impl.hpp"
 #include "repo/worktree_lock.hpp"
 
@@ -118,6 +119,7 @@ Worktree::~Worktree() {
     }
     impl_->queue_wake.notify_all();
     if (impl_->ingest_thread.joinable()) impl_->ingest_thread.join();
+    impl_->leave_backlog();
     if (impl_->reap_thread.joinable()) impl_->reap_thread.join();
     impl_->remove_spares(impl_->spares.close());
     impl_->let_hot_go();
@@ -198,7 +200,7 @@ Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready, std::ve
             // power cut it must not be asked: its bytes may never have been synced.
             CORAL_TRY(auto record, repo.store().file(FileId::from(*row.content)));
             return state.write([&](Database& db) -> Status {
-                CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=?").bind(*row.staging).run());
+                CORAL_CHECK(forget_units(db, *row.staging));
                 return db
                     .prepare(
                         "UPDATE inode SET staging=NULL, ingested=0, complete=1, synced=0, overlay=NULL, "
@@ -229,10 +231,11 @@ Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready, std::ve
     };
     if (trusted) {
         // A killed daemon loses nothing written: the row may be behind, the file is not.
-        CORAL_CHECK(state.write([&](Database& db) {
-            return bind_earlier(
-                       db.prepare("UPDATE inode SET content=?, size=?, mtime_ns=max(mtime_ns,?), boot=?, ingested=0 "
-                                  "WHERE ino=?"))
+        CORAL_CHECK(state.write([&](Database& db) -> Status {
+            CORAL_CHECK(cut_links(db, *row.staging, staged->size));
+            return bind_earlier(db.prepare("UPDATE inode SET content=?, size=?, overlay_limit=min(overlay_limit,?), "
+                                           "mtime_ns=max(mtime_ns,?), boot=?, ingested=0 WHERE ino=?"))
+                .bind(staged->size)
                 .bind(staged->size)
                 .bind(staged->mtime_ns)
                 .bind(boot)
@@ -249,7 +252,8 @@ Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready, std::ve
             "before",
             tree.branch_, row.ino);
         CORAL_TRY(auto record, repo.store().file(FileId::from(*earlier)));
-        return state.write([&](Database& db) {
+        return state.write([&](Database& db) -> Status {
+            CORAL_CHECK(forget_units(db, *row.staging));
             return db
                 .prepare(
                     "UPDATE inode SET staging=NULL, ingested=0, complete=1, overlay=NULL, previous=NULL, content=?, "
@@ -262,9 +266,11 @@ Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready, std::ve
     }
     if (staged.ok()) {
         log_warn("{}: inode {} was not synced before the machine stopped: marked incomplete", tree.branch_, row.ino);
-        return state.write([&](Database& db) {
-            return bind_earlier(
-                       db.prepare("UPDATE inode SET content=?, complete=0, ingested=0, size=?, boot=? WHERE ino=?"))
+        return state.write([&](Database& db) -> Status {
+            CORAL_CHECK(cut_links(db, *row.staging, staged->size));
+            return bind_earlier(db.prepare("UPDATE inode SET content=?, complete=0, ingested=0, size=?, "
+                                           "overlay_limit=min(overlay_limit,?), boot=? WHERE ino=?"))
+                .bind(staged->size)
                 .bind(staged->size)
                 .bind(boot)
                 .bind(row.ino)
@@ -273,7 +279,10 @@ Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready, std::ve
     }
     log_warn("{}: inode {} ({}) was created but its bytes never reached the disk: removed", tree.branch_, row.ino,
              row.name);
-    return state.write([&](Database& db) { return db.prepare("DELETE FROM inode WHERE ino=?").bind(row.ino).run(); });
+    return state.write([&](Database& db) -> Status {
+        CORAL_CHECK(forget_units(db, *row.staging));
+        return db.prepare("DELETE FROM inode WHERE ino=?").bind(row.ino).run();
+    });
 }
 
 // Staging files that no row names. The folder is this worktree's alone, and we hold its lock.
@@ -310,45 +319,6 @@ InodePtr Worktree::Impl::cached(Ino ino) {
     std::lock_guard lock(table_mutex);
     auto found = table.find(ino);
     return found == table.end() ? nullptr : found->second.lock();
-}
-
-std::function<Status(const std::vector<std::uint64_t>&)> Worktree::Impl::unit_writer(const Uuid& staging) {
-    return [this, staging](const std::vector<std::uint64_t>& units) {
-        return state.write([&](Database& db) -> Status {
-            for (std::uint64_t unit : units) {
-                CORAL_CHECK(db.prepare("INSERT OR IGNORE INTO overlay_unit(staging, unit) VALUES(?,?)")
-                                .bind(staging)
-                                .bind(unit)
-                                .run());
-            }
-            return {};
-        });
-    };
-}
-
-Result<std::shared_ptr<StagedFile>> Worktree::Impl::open_staged(const Row& row) {
-    std::string path = staging_path(*row.staging);
-    CORAL_TRY(FileStat stat, repo.os().stat(path));
-    auto staged = std::make_shared<StagedFile>(*row.staging, path, staging_files, stat.size);
-    if (row.overlay) {
-        StagedFile::Overlay overlay;
-        overlay.store = &repo.store();
-        CORAL_TRY(overlay.record, repo.store().file(FileId::from(*row.overlay)));
-        overlay.limit = row.overlay_limit;
-        overlay.enter_units = unit_writer(*row.staging);
-        std::vector<std::uint64_t> units;
-        CORAL_CHECK(state.read([&](Database& db) -> Status {
-            Statement st = db.prepare("SELECT unit FROM overlay_unit WHERE staging=?");
-            st.bind(*row.staging);
-            while (true) {
-                CORAL_TRY(bool more, st.step());
-                if (!more) return {};
-                units.push_back(st.unsigned_integer(0));
-            }
-        }));
-        staged->set_overlay(std::move(overlay), units);
-    }
-    return staged;
 }
 
 // The one Inode of a row. `changes_before` was read before the row was: when rows have changed since, the row may be

@@ -14,6 +14,7 @@
 #include <algorithm>
 
 #include "coral/base/log.hpp"
+#include "repo/overlay_rows.hpp"
 #include "repo/worktree_impl.hpp"
 
 namespace coral::repo {
@@ -103,7 +104,7 @@ Result<std::shared_ptr<StagedFile>> Worktree::Impl::new_staged(const InodePtr& i
         CORAL_TRY(overlay.record, repo.store().file(*content));
         overlay.limit = size;
         overlay.enter_units = unit_writer(uuid);
-        staged->set_overlay(std::move(overlay), {});
+        staged->set_overlay(std::move(overlay), {}, {});
     }
     return staged;
 }
@@ -249,7 +250,8 @@ Status Worktree::Impl::truncate_locked(const InodePtr& inode, std::uint64_t size
     }
     if (has_row) {
         // Before the bytes go: after a crash the base must not shine through where the file was cut and grew again.
-        CORAL_CHECK(state.write([&](Database& db) {
+        CORAL_CHECK(state.write([&](Database& db) -> Status {
+            if (!staged->whole()) CORAL_CHECK(cut_links(db, staged->uuid(), size));
             return db.prepare("UPDATE inode SET overlay_limit=min(overlay_limit,?), size=? WHERE ino=?")
                 .bind(size)
                 .bind(size)
@@ -259,7 +261,7 @@ Status Worktree::Impl::truncate_locked(const InodePtr& inode, std::uint64_t size
     }
     // A file that is empty is not cut: ext4 takes a cut for the sign of a careless rewrite, and makes close(2) wait
     // until all that was written since is on the disk (auto_da_alloc).
-    if (size != 0 || staged->size() != 0 || staged->base()) CORAL_CHECK(staged->truncate(size));
+    if (size != 0 || staged->size() != 0 || !staged->whole()) CORAL_CHECK(staged->truncate(size));
     bool nobody_writes;
     {
         std::lock_guard lock(inode->mutex);
@@ -395,12 +397,18 @@ Status Worktree::sync_file(const InodePtr& inode) {
             std::lock_guard lock(inode->mutex);
             still_the_same = !lent && inode->generation == generation && inode->staged == staged;
         }
-        // Bytes written after the fdatasync began are not promised; what was there when fsync was called is.
-        return db.prepare("UPDATE inode SET synced=?, size=?, mtime_ns=?, boot=? WHERE ino=? AND staging=?")
-            .bind(still_the_same ? kSynced : kPartlySynced)
+        // Bytes written after the fdatasync began are not promised; what was there when fsync was called is. Whoever
+        // wrote them may have noted the new size and time already: what was seen before must not take their place.
+        CORAL_CHECK(db.prepare("UPDATE inode SET synced=?, boot=? WHERE ino=? AND staging=?")
+                        .bind(still_the_same ? kSynced : kPartlySynced)
+                        .bind(impl_->boot)
+                        .bind(inode->ino)
+                        .bind(staged->uuid())
+                        .run());
+        if (!still_the_same) return {};
+        return db.prepare("UPDATE inode SET size=?, mtime_ns=? WHERE ino=? AND staging=?")
             .bind(size)
             .bind(mtime)
-            .bind(impl_->boot)
             .bind(inode->ino)
             .bind(staged->uuid())
             .run();
@@ -415,78 +423,6 @@ Status Worktree::sync_file(const InodePtr& inode) {
 Status Worktree::sync_names() {
     CORAL_CHECK(repo_.store().sync());
     return impl_->state.write_durably([](Database&) { return Status(); });
-}
-
-Status Worktree::clone_content(const InodePtr& from, const InodePtr& to) {
-    std::optional<FileId> content;
-    std::uint64_t size;
-    {
-        std::lock_guard lock(from->mutex);
-        if (from->type != EntryType::kFile || !from->content || (from->staged && !from->ingested)) {
-            return make_error(Errc::kUnsupported, "the source is still being written");
-        }
-        content = from->content;
-        size = from->staged ? from->staged->size() : from->size;
-    }
-    return place_content(to, *content, size);
-}
-
-Status Worktree::place_content(const InodePtr& to, const FileId& content, std::uint64_t size) {
-    // The source may be open and have no name any more.
-    CORAL_TRY(store::Session session, repo_.store().session());
-    CORAL_TRY(bool stored, repo_.store().contains(store::Kind::kFile, AnyId::from(content)));
-    if (!stored) return make_error(Errc::kUnsupported, "the source's content is not in the store any more");
-    std::lock_guard ops(impl_->ops_mutex);
-    return impl_->place_content_locked(to, content, size);
-}
-
-Status Worktree::Impl::place_content_locked(const InodePtr& to, const FileId& content, std::uint64_t size) {
-    std::shared_ptr<StagedFile> orphan;
-    {
-        std::lock_guard lock(to->mutex);
-        if (to->type != EntryType::kFile || to->unlinked)
-            return make_error(Errc::kUnsupported, "the target has been removed");
-        if (to->loan.readers + to->loan.writers > 0)
-            return make_error(Errc::kUnsupported, "the kernel reads or writes the target itself");
-        if (to->writers > 1) return make_error(Errc::kUnsupported, "the target is open elsewhere");
-        orphan = to->staged;
-    }
-    // The content may rest on packs that are not synced: so may `to` from now on.
-    CORAL_CHECK(repo.store().sync());
-    std::int64_t now = now_ns();
-    CORAL_CHECK(state.write([&](Database& db) -> Status {
-        CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=(SELECT staging FROM inode WHERE ino=?)")
-                        .bind(to->ino)
-                        .run());
-        CORAL_CHECK(
-            db.prepare(
-                  "UPDATE inode SET content=?, size=?, mtime_ns=?, ctime_ns=?, staging=NULL, ingested=0, complete=1, "
-                  "overlay=NULL WHERE ino=?")
-                .bind(content)
-                .bind(size)
-                .bind(now)
-                .bind(now)
-                .bind(to->ino)
-                .run());
-        Statement above =
-            db.prepare("SELECT p.ino, p.mtime_ns FROM inode i JOIN inode p ON p.ino=i.parent WHERE i.ino=?");
-        above.bind(to->ino);
-        CORAL_TRY(bool there, above.step());
-        return there ? touch_directory(db, above.unsigned_integer(0), above.integer(1)) : Status();
-    }));
-    ++changes;
-    {
-        std::lock_guard lock(to->mutex);
-        to->content = content;
-        to->staged = nullptr;
-        to->size = size;
-        to->complete = true;
-        to->ingested = false;
-        to->mtime_ns = to->ctime_ns = now;
-        ++to->generation;
-    }
-    if (orphan) leave_orphan(orphan);
-    return {};
 }
 
 }  // namespace coral::repo

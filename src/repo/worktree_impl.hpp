@@ -159,7 +159,12 @@ struct Worktree::Impl {
 
     std::mutex queue_mutex;  // guards the rest
     std::condition_variable queue_wake, queue_idle;
-    std::deque<InodePtr> queue;
+    struct Waiting {
+        InodePtr inode;
+        std::uint64_t bytes = 0;  // counted in the backlog
+    };
+    std::deque<Waiting> queue;
+    std::shared_ptr<Backlog> backlog;
     std::uint64_t running = 0, queued_ever = 0, done_ever = 0;
     std::shared_ptr<IngestProgress> current;
     InodePtr current_inode;
@@ -202,8 +207,6 @@ struct Worktree::Impl {
     Status drop_stray_staging();
     std::string staging_path(const Uuid& uuid) const { return path_join(staging_dir, uuid.text()); }
     Result<InodePtr> inode_of(const Row& row, std::uint64_t changes_before);
-    Result<std::shared_ptr<StagedFile>> open_staged(const Row& row);
-    std::function<Status(const std::vector<std::uint64_t>&)> unit_writer(const Uuid& staging);
     InodePtr cached(Ino ino);
     void changed(const std::vector<std::tuple<Ino, std::string, Ino>>& events);
 
@@ -235,8 +238,14 @@ struct Worktree::Impl {
     Status complete_file(const InodePtr& inode);
     Status complete_locked(const InodePtr& inode);
     Status truncate_locked(const InodePtr& inode, std::uint64_t size);
-    Status place_content_locked(const InodePtr& to, const FileId& content, std::uint64_t size);
     Result<std::shared_ptr<StagedFile>> new_staged(const InodePtr& inode, bool empty);
+
+    // ---- worktree_links.cpp
+    std::function<Status(const std::vector<std::uint64_t>&)> unit_writer(const Uuid& staging);
+    Result<std::shared_ptr<StagedFile>> open_staged(const Row& row);
+    Result<bool> link_alone(const InodePtr& to, const std::shared_ptr<StagedFile>& staged,
+                            const StagedFile::Link& link);
+    Status place_content_locked(const InodePtr& to, const FileId& content, std::uint64_t size);
 
     // ---- worktree_lend.cpp
     Status set_complete(const InodePtr& inode, std::int64_t complete);
@@ -253,6 +262,7 @@ struct Worktree::Impl {
     // ---- worktree_ingest.cpp
     void enqueue(const InodePtr& inode);
     void ingest_loop();
+    void leave_backlog();
     Status ingest_one(const InodePtr& inode, const std::shared_ptr<IngestProgress>& progress);
     Status settle(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged, std::uint64_t generation,
                   const Ingested& done);

@@ -35,18 +35,37 @@ class StagedSource final : public formats::ByteSource {
 }  // namespace
 
 void Worktree::Impl::enqueue(const InodePtr& inode) {
+    std::shared_ptr<StagedFile> staged;
     {
         std::lock_guard lock(inode->mutex);
         if (inode->queued) return;
         inode->queued = true;
+        staged = inode->staged;
     }
+    // What is on the disk: of a file with holes or links there is less than its size.
+    auto stat = staged ? repo.os().stat(staged->path()) : FileStat{};
+    const std::uint64_t bytes = stat ? 512 * stat->blocks : 0;
     {
         std::lock_guard lock(queue_mutex);
-        queue.push_back(inode);
+        queue.push_back({inode, backlog ? bytes : 0});
+        if (backlog) backlog->add(bytes);
         ++queued_ever;
         failures.erase(inode->ino);
     }
     queue_wake.notify_all();
+}
+
+void Worktree::count_in(std::shared_ptr<Backlog> backlog) {
+    std::lock_guard lock(impl_->queue_mutex);
+    if (!impl_->backlog) impl_->backlog = std::move(backlog);
+}
+
+// The worktree ends: what still waits is the next owner's.
+void Worktree::Impl::leave_backlog() {
+    std::lock_guard lock(queue_mutex);
+    for (Waiting& waiting : queue) {
+        if (waiting.bytes > 0) backlog->remove(std::exchange(waiting.bytes, 0));
+    }
 }
 
 void Worktree::Impl::ingest_loop() {
@@ -55,7 +74,8 @@ void Worktree::Impl::ingest_loop() {
     while (true) {
         queue_wake.wait(lock, [this] { return stop || !queue.empty(); });
         if (stop) return;
-        InodePtr inode = queue.front();
+        Waiting waiting = std::move(queue.front());
+        InodePtr inode = std::move(waiting.inode);
         queue.pop_front();
         ++running;
         current = std::make_shared<IngestProgress>();
@@ -70,6 +90,7 @@ void Worktree::Impl::ingest_loop() {
         lock.lock();
         --running;
         ++done_ever;
+        if (waiting.bytes > 0) backlog->remove(waiting.bytes);
         current.reset();
         current_inode.reset();
         // A conflict means that the file is being written again: its next flush brings it back here.
@@ -97,7 +118,11 @@ Status Worktree::Impl::ingest_one(const InodePtr& inode, const std::shared_ptr<I
     // What the store has already is not stored again, and no name leads to it until the row does.
     CORAL_TRY(store::Session session, repo.store().session());
     StagedSource source(staged);
-    CORAL_TRY(Ingested done, ingestor.ingest(source, tree.base_map_, progress.get()));
+    std::vector<KnownRange> known;
+    for (const StagedFile::Link& link : staged->links()) {
+        known.push_back({link.unit * StagedFile::kUnit, link.length, link.record, link.from});
+    }
+    CORAL_TRY(Ingested done, ingestor.ingest(source, tree.base_map_, progress.get(), known));
     return settle(inode, staged, generation, done);
 }
 
@@ -118,8 +143,10 @@ Status Worktree::Impl::settle(const InodePtr& inode, const std::shared_ptr<Stage
         CORAL_CHECK(state.write([&](Database& db) -> Status {
             // `previous` stays the last content that is surely on the disk until the staging file goes.
             CORAL_CHECK(
-                db.prepare("UPDATE inode SET previous=coalesce(previous, content), content=?, ingested=1 WHERE ino=?")
+                db.prepare("UPDATE inode SET previous=coalesce(previous, content), content=?, size=?, ingested=1 WHERE "
+                           "ino=?")
                     .bind(done.file)
+                    .bind(done.size)
                     .bind(inode->ino)
                     .run());
             Statement st =

@@ -30,7 +30,7 @@ Result<bool> Worktree::lend(const InodePtr& inode, const Lending& lending) {
         impl_->refresh_lent(inode);
         std::lock_guard lock(inode->mutex);
         const auto& staged = inode->staged;
-        if (!staged || staged->base() || inode->loan.releasing) return false;
+        if (!staged || !staged->whole() || inode->loan.releasing) return false;
         if (!inode->loan.may_be_written() && staged->size() < lending.at_least) return false;
         ++inode->loan.readers;
         staged->set_reusable(false);  // a mapping may outlive the handle, and shows this very file
@@ -39,7 +39,7 @@ Result<bool> Worktree::lend(const InodePtr& inode, const Lending& lending) {
     std::lock_guard ops(impl_->ops_mutex);
     {
         std::lock_guard lock(inode->mutex);
-        bool whole = inode->staged ? !inode->staged->base() : inode->size == 0;
+        bool whole = inode->staged ? inode->staged->whole() : inode->size == 0;
         if (!whole) return false;
     }
     CORAL_CHECK(impl_->lend_writer_locked(inode, lending.mappable));
@@ -111,7 +111,7 @@ void Worktree::Impl::refresh_lent(const InodePtr& inode) {
         return;
     }
     std::lock_guard lock(inode->mutex);
-    if (inode->staged != staged || !inode->loan.may_be_written() || staged->base()) return;
+    if (inode->staged != staged || !inode->loan.may_be_written() || !staged->whole()) return;
     // An older answer that comes late must not undo what the last close has seen: the file would be cut there.
     if (number < inode->loan.answered) return;
     inode->loan.answered = number;
@@ -130,7 +130,7 @@ Status Worktree::Impl::set_lent_mtime(const InodePtr& inode, std::int64_t ns) {
     std::shared_ptr<StagedFile> staged;
     {
         std::lock_guard lock(inode->mutex);
-        if (!inode->loan.may_be_written() || !inode->staged || inode->staged->base()) return {};
+        if (!inode->loan.may_be_written() || !inode->staged || !inode->staged->whole()) return {};
         staged = inode->staged;
     }
     CORAL_TRY(auto file, staged->file());

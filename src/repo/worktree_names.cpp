@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "repo/overlay_rows.hpp"
 #include "repo/worktree_impl.hpp"
 
 namespace coral::repo {
@@ -178,6 +179,17 @@ Result<std::string> Worktree::path_of(const InodePtr& inode) {
     return path;
 }
 
+Result<InodePtr> Worktree::parent_of(const InodePtr& inode) {
+    if (inode->ino == root_->ino) return InodePtr();
+    Ino parent;
+    {
+        std::lock_guard lock(inode->mutex);
+        if (inode->unlinked) return make_error(Errc::kStale, fmt::format("{}: has been removed", inode->name));
+        parent = inode->parent;
+    }
+    return get(parent);
+}
+
 // ---- creation and removal. ops_mutex is held by the callers below.
 
 // Something in `dir` changed: it and all above may differ from the base now.
@@ -314,7 +326,7 @@ Result<InodePtr> Worktree::make_symlink(const InodePtr& dir, std::string_view na
 Status Worktree::Impl::delete_row(Database& db, const Row& row) {
     if (keeps_row(row.ino))
         return db.prepare("UPDATE inode SET parent=0, previous=NULL WHERE ino=?").bind(row.ino).run();
-    if (row.staging) CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=?").bind(*row.staging).run());
+    if (row.staging) CORAL_CHECK(forget_units(db, *row.staging));
     return db.prepare("DELETE FROM inode WHERE ino=?").bind(row.ino).run();
 }
 
@@ -325,7 +337,9 @@ void Worktree::Impl::pin_contents(const InodePtr& inode) {
     {
         std::lock_guard lock(inode->mutex);
         if (inode->content) shown.push_back(*inode->content);
-        if (auto below = inode->staged ? inode->staged->base() : std::nullopt) shown.push_back(*below);
+        if (inode->staged) {
+            for (const FileId& id : inode->staged->shown()) shown.push_back(id);
+        }
     }
     std::vector<std::shared_ptr<void>> pins;
     for (const FileId& id : shown) pins.push_back(repo.pin(id));

@@ -10,6 +10,7 @@
 
 #include "coral/base/log.hpp"
 #include "coral/repo/plain_copy.hpp"
+#include "repo/overlay_rows.hpp"
 #include "repo/worktree_impl.hpp"
 
 namespace coral::repo {
@@ -157,7 +158,7 @@ void Worktree::Impl::choose_hot(const std::vector<Candidate>& all, std::vector<C
         }
         if (!seen.insert(at->inode->ino).second) continue;
         std::uint64_t size = at->staged->size();
-        bool fits = !at->staged->base() && size >= kHotLeast && others + mine + size <= room;
+        bool fits = at->staged->whole() && size >= kHotLeast && others + mine + size <= room;
         if (fits || (lent && !ending)) {
             mine += size;
             kept.push_back(*at);
@@ -201,7 +202,7 @@ Status Worktree::Impl::release_rows(std::vector<Candidate>& kept, const std::vec
                     .bind(one.staged->uuid())
                     .run());
             if (db.changes() != 1) continue;
-            CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=?").bind(one.staged->uuid()).run());
+            CORAL_CHECK(forget_units(db, one.staged->uuid()));
             done.push_back(one);
         }
         return {};

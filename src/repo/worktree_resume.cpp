@@ -3,6 +3,7 @@
 // inodes and has its files open. Removed files that are open have rows without a parent, and only here are they
 // anybody's.
 #include "coral/base/log.hpp"
+#include "repo/overlay_rows.hpp"
 #include "repo/worktree_impl.hpp"
 
 namespace coral::repo {
@@ -44,12 +45,14 @@ Result<bool> Worktree::Impl::resume_row(const Row& row, std::vector<Ino>& ready)
 
 Status Worktree::Impl::purge_removed() {
     return state.write([&](Database& db) -> Status {
-        CORAL_CHECK(
-            db.prepare("DELETE FROM overlay_unit WHERE staging IN (SELECT staging FROM inode WHERE worktree=? AND "
-                       "parent=0 AND ino!=? AND staging IS NOT NULL)")
-                .bind(row_id)
-                .bind(tree.root_->ino)
-                .run());
+        for (const char* noted : {"overlay_unit", "overlay_link"}) {
+            CORAL_CHECK(db.prepare(fmt::format("DELETE FROM {} WHERE staging IN (SELECT staging FROM inode WHERE "
+                                               "worktree=? AND parent=0 AND ino!=? AND staging IS NOT NULL)",
+                                               noted))
+                            .bind(row_id)
+                            .bind(tree.root_->ino)
+                            .run());
+        }
         return db.prepare("DELETE FROM inode WHERE worktree=? AND parent=0 AND ino!=?")
             .bind(row_id)
             .bind(tree.root_->ino)
@@ -122,9 +125,7 @@ void Worktree::Impl::drop_kept_row(const InodePtr& inode) {
         inode->kept = false;
     }
     Status done = state.write([&](Database& db) -> Status {
-        CORAL_CHECK(db.prepare("DELETE FROM overlay_unit WHERE staging=(SELECT staging FROM inode WHERE ino=?)")
-                        .bind(inode->ino)
-                        .run());
+        CORAL_CHECK(forget_units_of(db, inode->ino));
         return db.prepare("DELETE FROM inode WHERE ino=? AND parent=0").bind(inode->ino).run();
     });
     if (!done) log_warn("{}: {}", inode->name, done.error().message);

@@ -19,9 +19,9 @@ constexpr std::int64_t kLeaveNs = 10'000'000'000;
 
 }  // namespace
 
-Branches::Branches(repo::Repository& repo, ThreadPool& pool, bool own, std::shared_ptr<repo::HotTier> hot,
-                   Observer observer, repo::LockKeeper* locks)
-    : repo_(repo), pool_(pool), own_(own), hot_(std::move(hot)), observer_(std::move(observer)), locks_(locks) {}
+Branches::Branches(repo::Repository& repo, ThreadPool& pool, bool own, Shared shared, Observer observer,
+                   repo::LockKeeper* locks)
+    : repo_(repo), pool_(pool), own_(own), shared_(std::move(shared)), observer_(std::move(observer)), locks_(locks) {}
 
 std::vector<WorktreePtr> Branches::all_owned() {
     std::vector<WorktreePtr> all;
@@ -92,7 +92,8 @@ WorktreePtr Branches::owned(const repo::Branch& row, const std::shared_ptr<TreeS
         return nullptr;
     }
     (*opened)->observe(observer_);
-    (*opened)->keep_hot(hot_);
+    (*opened)->keep_hot(shared_.hot);
+    (*opened)->count_in(shared_.backlog);
     if (resumed_) {
         if (Status done = (*opened)->resumed(); !done) log_error("branch {}: {}", row.name, done.error().message);
     }

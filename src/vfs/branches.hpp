@@ -58,8 +58,13 @@ class TreeSlot {
 class Branches {
   public:
     using Observer = std::function<void(repo::Ino parent, const std::string& name, repo::Ino replaced)>;
+    // What the worktrees share.
+    struct Shared {
+        std::shared_ptr<repo::HotTier> hot;
+        std::shared_ptr<repo::Backlog> backlog;
+    };
     // `own` false: nothing is ever taken (read-only mount or repository).
-    Branches(repo::Repository& repo, ThreadPool& pool, bool own, std::shared_ptr<repo::HotTier> hot, Observer observer,
+    Branches(repo::Repository& repo, ThreadPool& pool, bool own, Shared shared, Observer observer,
              repo::LockKeeper* locks = nullptr);
 
     struct Branch {
@@ -91,7 +96,7 @@ class Branches {
     repo::Repository& repo_;
     ThreadPool& pool_;
     const bool own_;
-    const std::shared_ptr<repo::HotTier> hot_;
+    const Shared shared_;
     const Observer observer_;
     repo::LockKeeper* const locks_;
     std::atomic<bool> resumed_{false};

@@ -10,8 +10,15 @@ namespace {
 constexpr std::uint64_t kCopyBuffer = 4u << 20;
 // The answer's field has 32 bits, and one request should not hold its thread for ever.
 constexpr std::uint64_t kMostAtOnce = 1u << 30;
+constexpr std::uint64_t kMostLinked = 0x7ffff000;
 
 }  // namespace
+
+// The content that all of its bytes are, if it is in the store.
+std::optional<FileId> MountedFilesystem::stored_whole(const FileHandle& handle) {
+    if (handle.record) return handle.record->id;
+    return handle.worktree->content_id(handle.inode);
+}
 
 // The kernel cuts a request at 2 GiB, so a file is copied as metadata step by step: the target becomes the first n
 // bytes of the stored source, each time more, until it is all of it. A step that does not go on where the last one
@@ -19,11 +26,7 @@ constexpr std::uint64_t kMostAtOnce = 1u << 30;
 Result<bool> MountedFilesystem::copy_as_metadata(FileHandle& from, FileHandle& to, std::uint64_t offset,
                                                  std::uint64_t length) {
     if (from.node == to.node) return false;
-    std::optional<FileId> content;
-    if (from.record)
-        content = from.record->id;
-    else
-        content = from.worktree->content_id(from.inode);
+    const std::optional<FileId> content = stored_whole(from);
     if (!content) return false;
     CORAL_TRY(auto record, repo_.store().file(*content));
     if (record->size == 0 || to.worktree->attributes(to.inode).size != offset) return false;
@@ -60,6 +63,7 @@ Result<std::size_t> MountedFilesystem::copy_bytes(FileHandle& from, std::uint64_
                           static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), length - done)));
         auto got = read_from(from, from_offset + done, part);
         Status written;
+        backlog_->wait(kSlowed);
         if (got && *got > 0) written = to.worktree->write(to.inode, to_offset + done, part.first(*got));
         // What was copied before an error counts; the next call meets it again.
         if (!got || !written) {
@@ -72,6 +76,28 @@ Result<std::size_t> MountedFilesystem::copy_bytes(FileHandle& from, std::uint64_
         wrote(to, to_offset + done - *got, *got);
     }
     return static_cast<std::size_t>(done);
+}
+
+// What of the range can be shown in the target without its bytes is not copied; what is before and behind it is.
+Result<std::size_t> MountedFilesystem::copy_linked(FileHandle& from, std::uint64_t from_offset, FileHandle& to,
+                                                   std::uint64_t to_offset, std::uint64_t length) {
+    auto copied = [&](std::uint64_t done, std::uint64_t end) -> Result<std::uint64_t> {
+        if (done >= end) return done;
+        auto more = copy_bytes(from, from_offset + done, to, to_offset + done, end - done);
+        if (!more && done == 0) return std::move(more).error();
+        return done + (more ? *more : 0);
+    };
+    const std::optional<FileId> content = stored_whole(from);
+    repo::Worktree::Range linked;
+    if (content) {
+        CORAL_TRY(linked, to.worktree->link_content(to.inode, to_offset, length, *content, from_offset));
+    }
+    if (linked.length == 0) return copied(0, std::min(length, kMostAtOnce));
+    wrote(to, linked.offset, linked.length);
+    const std::uint64_t before = linked.offset - to_offset, behind = before + linked.length;
+    CORAL_TRY(std::uint64_t done, copied(0, before));
+    if (done < before) return done;
+    return copied(behind, length);
 }
 
 Result<std::size_t> MountedFilesystem::copy_range(HandleId from_id, std::uint64_t from_offset, HandleId to_id,
@@ -87,11 +113,11 @@ Result<std::size_t> MountedFilesystem::copy_range(HandleId from_id, std::uint64_
         return make_error(Errc::kInvalid, "the ranges overlap");
     }
     if (from_offset == to_offset) {
-        std::uint64_t whole = std::min<std::uint64_t>(length, 0x7ffff000);
+        std::uint64_t whole = std::min(length, kMostLinked);
         CORAL_TRY(bool cloned, copy_as_metadata(*from, *to, to_offset, whole));
         if (cloned) return static_cast<std::size_t>(whole);
     }
-    return copy_bytes(*from, from_offset, *to, to_offset, std::min(length, kMostAtOnce));
+    return copy_linked(*from, from_offset, *to, to_offset, std::min(length, kMostLinked));
 }
 
 }  // namespace coral::vfs

@@ -170,6 +170,7 @@ Result<std::uint64_t> MountedFilesystem::size_of(const FileHandle& handle) const
 
 Result<std::size_t> MountedFilesystem::write(HandleId id, std::uint64_t offset, Bytes data, WriteFrom from) {
     CORAL_TRY(auto handle, writable_handle(id));
+    if (from == WriteFrom::kCaller) backlog_->wait(kSlowed);
     // O_APPEND: at the end, wherever that is. But a page of a mapping, written back through such a handle, lies inside
     // the file and belongs where it lies.
     bool inside = offset < handle->worktree->attributes(handle->inode).size;

@@ -31,9 +31,10 @@ MountedFilesystem::MountedFilesystem(repo::Repository& repo, const Options& opti
       nodes_(options.handover),
       files_(options.handover),
       directories_(options.handover),
+      backlog_(std::make_shared<repo::Backlog>(repo.os(), repo.dir(), options.backlog, options.slowed)),
       plain_(repo, options.cache_size),
       branches_(
-          repo, pool_, !options.read_only && !repo.read_only(), hot_,
+          repo, pool_, !options.read_only && !repo.read_only(), {hot_, backlog_},
           [this](repo::Ino parent, const std::string& name, repo::Ino replaced) {
               on_outside_change(parent, name, replaced);
           },

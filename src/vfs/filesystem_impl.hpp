@@ -21,6 +21,9 @@ inline constexpr double kForEver = 10.0 * 365 * 24 * 3600;
 // times. A change that comes through us is notified at once.
 inline constexpr double kMoment = 1.0;
 
+// How long one write waits while ingest is behind: a MiB each time is some MB/s, and no client takes it for a hang.
+inline constexpr std::chrono::milliseconds kSlowed{250};
+
 struct FileHandle {
     NodePtr node;
     int flags = 0;
@@ -158,6 +161,7 @@ class MountedFilesystem final : public Filesystem {
     }
 
     // ---- lookup.cpp
+    Result<Entry> lookup_number(NodeId id, bool its_parent);
     Result<Entry> lookup_root(std::string_view name);
     Result<Entry> lookup_branch(const Node& parent, const std::string& name);
     Result<Entry> lookup_tag(const Node& parent, const std::string& name);
@@ -229,6 +233,9 @@ class MountedFilesystem final : public Filesystem {
 
     // ---- copy.cpp
     Result<bool> copy_as_metadata(FileHandle& from, FileHandle& to, std::uint64_t offset, std::uint64_t length);
+    static std::optional<FileId> stored_whole(const FileHandle& handle);
+    Result<std::size_t> copy_linked(FileHandle& from, std::uint64_t from_offset, FileHandle& to,
+                                    std::uint64_t to_offset, std::uint64_t length);
     Result<std::size_t> copy_bytes(FileHandle& from, std::uint64_t from_offset, FileHandle& to, std::uint64_t to_offset,
                                    std::uint64_t length);
     Result<std::size_t> read_from(FileHandle& handle, std::uint64_t offset, MutableBytes out);
@@ -267,6 +274,7 @@ class MountedFilesystem final : public Filesystem {
     std::string socket_path_;
 
     std::shared_ptr<repo::HotTier> hot_ = std::make_shared<repo::HotTier>();
+    const std::shared_ptr<repo::Backlog> backlog_;
     PlainCache plain_;
     Branches branches_;
     Warmer warmer_;  // after all that it uses

@@ -33,6 +33,7 @@ Component component_after(const std::string& name, std::size_t prefix_length) {
 
 Result<Entry> MountedFilesystem::lookup(NodeId parent_id, std::string_view name) {
     CORAL_CHECK(check_name_length(name));
+    if (name == "." || name == "..") return lookup_number(parent_id, name == "..");
     CORAL_TRY(NodePtr parent, node_of(parent_id));
     switch (parent->kind) {
         case NodeKind::kMountRoot:
@@ -204,6 +205,35 @@ Result<Entry> MountedFilesystem::lookup_in_branch(const NodePtr& parent, std::st
     CORAL_TRY(BranchRef dir, branch_ref(parent));
     CORAL_TRY(repo::InodePtr inode, dir.worktree->lookup(dir.inode, name));
     return branch_entry(parent->slot, dir.worktree, dir.generation, inode, parent->id);
+}
+
+// ---- file handles. The kernel names a node that it may have forgotten long ago: open_by_handle_at(2), an NFS server.
+
+Result<Entry> MountedFilesystem::lookup_number(NodeId id, bool its_parent) {
+    CORAL_CHECK(check_up());
+    for (NodeId fixed : {kRoot, kBranchesId, kTagsId, kCommitsId, kAtId}) {
+        if (id == fixed) return Entry{directory_attr(its_parent ? kRoot : id, started_ns_), kForEver, kForEver};
+    }
+    // Numbers of branch entries are those of their rows; what the others stood for is not noted anywhere.
+    const Error gone = make_error(Errc::kStale, fmt::format("node {} is not known any more", id));
+    if (id < kBranchEntryBase || id >= kHashedBase) return gone;
+    const repo::Ino ino = id - kBranchEntryBase;
+    auto slot = branches_.slot_with(ino);
+    if (!slot) return gone;
+    TreeSlot::View view = slot->view();
+    if (!view.worktree) return gone;
+    auto inode = view.worktree->get(ino);
+    if (!inode) return gone;
+    CORAL_TRY(repo::InodePtr above, view.worktree->parent_of(*inode));
+    if (!its_parent) {
+        const NodeId parent = above ? branch_entry_id(view.worktree->attributes(above).ino) : kBranchesId;
+        return branch_entry(slot, view.worktree, view.generation, *inode, parent);
+    }
+    if (above) return branch_entry(slot, view.worktree, view.generation, above, kBranchesId);
+    const std::string& name = view.worktree->branch();
+    const std::size_t slash = name.rfind('/');
+    if (slash == std::string::npos) return Entry{directory_attr(kBranchesId, started_ns_), kForEver, kForEver};
+    return prefix_entry(NodeKind::kBranches, name.substr(0, slash + 1), kBranchesId);
 }
 
 }  // namespace coral::vfs

@@ -328,20 +328,6 @@ def test_temporary_files_without_a_name_are_refused(main: Path) -> None:
     assert os.listdir(main) == []
 
 
-def test_copy_file_range(mounted: Repo) -> None:
-    data = noise(3 * UNIT + 17)
-    (mounted.main / "source").write_bytes(data)
-    commit = mounted.commit("source")
-    for origin in (mounted.main / "source", mounted.commit_dir(commit) / "source"):
-        target = mounted.main / "target"
-        with opened(origin, os.O_RDONLY) as a, opened(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as b:
-            done = 0
-            while step := os.copy_file_range(a, b, len(data) - done, done, done):
-                done += step
-            os.copy_file_range(a, b, 1000, 5, UNIT - 7)
-        assert target.read_bytes() == data[: UNIT - 7] + data[5:1005] + data[UNIT + 993 :]
-
-
 # --- what is refused, and durability ----------------------------------------------------------------------------------
 
 

@@ -234,3 +234,47 @@ def test_every_place_of_a_listing_can_be_gone_to(main: Path) -> None:
         assert not libc.readdir(directory) and ctypes.get_errno() == 0, "behind the end there is nothing"
     finally:
         libc.closedir(directory)
+
+
+class Handle(ctypes.Structure):
+    _fields_ = (("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("handle", ctypes.c_ubyte * 128))
+
+
+def test_file_handles(mounted: Repo) -> None:
+    """name_to_handle_at(2): good for the next mount, too, as long as the file is there."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    folder = mounted.main / "folder"
+    folder.mkdir()
+    (folder / "kept").write_text("kept")
+    (folder / "gone").write_text("gone")
+    handles = []
+    for path in (folder / "kept", folder / "gone", folder):
+        handle, mount = Handle(bytes=128), ctypes.c_int()
+        assert libc.name_to_handle_at(-1, bytes(path), ctypes.byref(handle), ctypes.byref(mount), 0) == 0
+        handles.append(handle)
+    (folder / "gone").unlink()
+    mounted.remount()
+
+    def opened_by(handle: Handle, flags: int) -> int:
+        where = os.open(mounted.main, os.O_RDONLY)
+        try:
+            descriptor = libc.open_by_handle_at(where, ctypes.byref(handle), flags)
+            if descriptor < 0:
+                raise OSError(ctypes.get_errno(), "open_by_handle_at")
+            return descriptor
+        finally:
+            os.close(where)
+
+    if os.geteuid() != 0:
+        assert errno_of(opened_by, handles[0], os.O_RDONLY) == errno.EPERM
+        return
+    descriptor = opened_by(handles[0], os.O_RDWR)
+    assert os.read(descriptor, 10) == b"kept"
+    os.pwrite(descriptor, b"K", 0)
+    os.close(descriptor)
+    assert (mounted.main / "folder/kept").read_text() == "Kept"
+    assert errno_of(opened_by, handles[1], os.O_RDONLY) == errno.ESTALE
+    directory = opened_by(handles[2], os.O_RDONLY | os.O_DIRECTORY)
+    assert os.listdir(directory) == ["kept"]
+    assert os.readlink(f"/proc/self/fd/{directory}") == str(mounted.main / "folder"), "connected to the root"
+    os.close(directory)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sqlite3
 import stat
 import subprocess
 import time
@@ -192,6 +193,25 @@ def test_a_repository_on_read_only_media(history: Repo) -> None:
         left = [p.name for p in Path(os.environ.get("TMPDIR", "/tmp")).glob("coral-state-*")]
         assert not left, "the copy of state.db goes with the process"
     assert tree_sums(history.path) == kept
+
+
+def test_an_older_repository_on_read_only_media(history: Repo) -> None:
+    """state.db of version 1 cannot be brought up to date there; its copy can."""
+    commit = history.rev_parse("main")
+    before = tree_sums(history.commit_dir(commit))
+    history.umount()
+    with contextlib.closing(sqlite3.connect(history.path / "state.db")) as state:
+        state.executescript("DROP TABLE overlay_link; PRAGMA user_version = 1;")
+    kept = tree_sums(history.path)
+    with read_only_media(history.path):
+        assert history.rev_parse("v1") == commit
+        history.run("fsck")
+        history.mount()
+        assert_same_tree(history.main, before)
+        history.umount()
+    assert tree_sums(history.path) == kept
+    history.mount()
+    assert_same_tree(history.main, before)
 
 
 def test_attributes_in_commits(mounted: Repo) -> None:

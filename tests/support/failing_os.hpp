@@ -25,9 +25,10 @@ class FailingOs : public Os {
     std::atomic<bool> fail_create{false};
     std::atomic<bool> skip_sync{false};  // succeeds without doing anything, for tests of many steps
     std::atomic<int> syncs{0};
-    std::function<void(std::size_t)> on_read;  // before every read, with its length; set while nobody reads
-    std::atomic<bool> deny_packs{false};       // to who wants to write: they have just been sealed, and we are not root
-    std::string unreadable;                    // reads of this file fail with EIO; set while nobody reads
+    std::function<void(std::size_t)> on_read;         // before every read, with its length; set while nobody reads
+    std::function<void(const std::string&)> on_sync;  // before every sync, with its file; set while nobody syncs
+    std::atomic<bool> deny_packs{false};  // to who wants to write: they have just been sealed, and we are not root
+    std::string unreadable;               // reads of this file fail with EIO; set while nobody reads
 
     Result<std::unique_ptr<File>> open(const std::string& path, OpenMode mode) override {
         if (mode == OpenMode::kCreateNew && fail_create) return errno_error(ENOSPC, path);
@@ -70,6 +71,7 @@ class FailingOs : public Os {
         Status truncate(std::uint64_t size) override { return file_->truncate(size); }
         Status sync_data() override {
             ++os_.syncs;
+            if (os_.on_sync) os_.on_sync(path_);
             if (os_.fail_sync) return errno_error(EIO, path_);
             return os_.skip_sync ? Status() : file_->sync_data();
         }

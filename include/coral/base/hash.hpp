@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "coral/base/ids.hpp"
 
@@ -26,6 +27,32 @@ class Sha256 {
   private:
     struct Context;
     std::unique_ptr<Context> context_;
+};
+
+// SHA-256 of a stream that comes in parts, and of parts by themselves, in one pass: one stream leaves half of a
+// processor's SHA unit idle, for each round waits for the one before, so two at once cost little more than one
+// (docs/decisions.md, 27). Own code where the processor has SHA-NI, else OpenSSL; the digests are the same. Not
+// thread-safe; one per stream.
+class DualSha256 {
+  public:
+    // kBest: kOpenSsl if CORAL_SHA256_PATH is "openssl" or the processor lacks the instructions.
+    enum class Path { kBest, kOpenSsl };
+
+    explicit DualSha256(Path path = Path::kBest);
+    ~DualSha256();
+    DualSha256(DualSha256&&) noexcept;
+    DualSha256& operator=(DualSha256&&) noexcept;
+
+    void update(Bytes part);
+    // Also tells the SHA-256 of `part` alone, if that costs little here; else whoever needs it makes it elsewhere.
+    std::optional<AnyId> update_both(Bytes part);
+    // Ends the stream; call once.
+    AnyId finish();
+
+  private:
+    struct Stream;
+    std::unique_ptr<Stream> own_;  // null: openssl_ it is
+    std::optional<Sha256> openssl_;
 };
 
 // A checksum against rot, never a name: its collisions are free to make.

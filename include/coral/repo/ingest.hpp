@@ -61,13 +61,23 @@ struct Ingested {
     bool existed = false;            // the very file was there
 };
 
+// Bytes [offset, offset + length) of a source are probably those of a stored file from `from` on. Probably: what is
+// read is what counts.
+struct KnownRange {
+    std::uint64_t offset = 0, length = 0;
+    std::shared_ptr<const store::FileRecord> record;
+    std::uint64_t from = 0;
+};
+
 class Ingestor {
   public:
     // `pool` is shared; at most `in_flight` segment buffers (16 MiB each) per file.
     // `similar` is the repository's.
     Ingestor(store::Store& store, BaseIndex& similar, ThreadPool& pool, std::size_t in_flight);
     // Thread-safe. kConflict when cancelled or when the source changed its size meanwhile.
-    Result<Ingested> ingest(const formats::ByteSource& source, BaseMap& bases, IngestProgress* progress = nullptr);
+    // `known`: in order, apart from each other.
+    Result<Ingested> ingest(const formats::ByteSource& source, BaseMap& bases, IngestProgress* progress = nullptr,
+                            const std::vector<KnownRange>& known = {});
 
   private:
     store::Store& store_;

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "coral/base/os.hpp"
+#include "coral/repo/backlog.hpp"
 #include "coral/repo/diff.hpp"
 #include "coral/repo/ingest.hpp"
 #include "coral/repo/repository.hpp"
@@ -130,6 +131,7 @@ class Worktree {
     // Entries sorted by name, strictly after `after`; at most `limit`.
     Result<std::vector<DirEntry>> list(const InodePtr& dir, std::string_view after, std::size_t limit);
     Result<std::string> path_of(const InodePtr& inode);  // "a/b"; kStale when unlinked
+    Result<InodePtr> parent_of(const InodePtr& inode);   // null: it is the root; kStale when unlinked
 
     Result<InodePtr> create_file(const InodePtr& dir, std::string_view name, std::uint32_t mode, std::uint32_t uid,
                                  std::uint32_t gid);  // kExists; not yet open
@@ -193,11 +195,17 @@ class Worktree {
     // is hot. False: it is not at rest in packs, or there is no room for it. Takes as long as decoding it does.
     Result<bool> make_plain(const InodePtr& inode, const std::atomic<bool>& stop);
 
-    // The whole content of `from` becomes that of `to` without copying bytes, when both are at rest; kUnsupported
-    // otherwise.
-    Status clone_content(const InodePtr& from, const InodePtr& to);
-    // The same with content that is in the store: of a commit, or of another branch.
+    // The whole of a stored content becomes that of `to` without copying bytes; kUnsupported when `to` is removed, or
+    // open elsewhere.
     Status place_content(const InodePtr& to, const FileId& content, std::uint64_t size);
+    struct Range {
+        std::uint64_t offset = 0, length = 0;
+    };
+    // `length` bytes of a stored content from `from` on become those of `to` from `offset` on, as far as they fill
+    // whole units of 256 KiB there (at the end of `to` also a part of one): nothing is decoded. Returns what was
+    // linked, in `to`; nothing when that is less than two of them, or cannot be done. Between open_file and close_file.
+    Result<Range> link_content(const InodePtr& to, std::uint64_t offset, std::uint64_t length, const FileId& content,
+                               std::uint64_t from);
     // FILE id when all bytes come from packs, none from a staging file: then reading ahead is worth it.
     std::optional<FileId> stored_content(const InodePtr& inode) const;
     // Content that is already in the store, at `path` (folders are made); replaces a file there. For `coral add`,
@@ -218,6 +226,7 @@ class Worktree {
     std::uint64_t pending() const;  // files that wait or run
     BaseMap& base_map() { return base_map_; }
     void keep_hot(std::shared_ptr<HotTier> tier);  // without it staging files go as soon as they may
+    void count_in(std::shared_ptr<Backlog> backlog);
 
     // Called, with no lock held, when names or contents change otherwise than through this interface's own caller:
     // restore, place_file. (parent, name, replaced inode or 0).

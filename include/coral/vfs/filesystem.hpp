@@ -35,8 +35,11 @@ struct Options {
     std::uint64_t readahead = 16u << 20;  // decoded ahead of a sequential reader
     bool read_only = false;               // mount -o ro
     bool share = true;                    // equal files of different commits are one inode
-    std::uint64_t hot_size = 0;           // bytes of just ingested staging files that stay plain
-    std::uint64_t cache_size = 0;         // bytes of plain copies of committed files
+    // Bytes that may wait for their ingest before those who write are slowed down, of whom at most `slowed` at a time.
+    std::uint64_t backlog = std::uint64_t{16} << 30;
+    unsigned slowed = 4;
+    std::uint64_t hot_size = 0;    // bytes of just ingested staging files that stay plain
+    std::uint64_t cache_size = 0;  // bytes of plain copies of committed files
     // Without passthrough: write-only descriptors write through the page cache, so that the first read finds its pages.
     bool keep_new_pages = false;
     enum class Materialize { kNever, kAuto, kAlways } materialize = Materialize::kAuto;
@@ -130,6 +133,7 @@ class Filesystem {
     virtual Status shut_down() = 0;
 
     // ---- names. Every Entry returned by lookup, create, make_* and readdir_plus counts one kernel reference.
+    // "." is `parent` itself, also when the kernel has forgotten it (kStale: it is gone), ".." what it lies in.
     virtual Result<Entry> lookup(NodeId parent, std::string_view name) = 0;
     virtual void forget(NodeId node, std::uint64_t count) = 0;
     virtual Result<std::string> read_link(NodeId node) = 0;

@@ -49,7 +49,7 @@ class Reader:
             if key and got == REFUSALS[key].name:
                 self.names.update((name, key) for name in self.arguments(command[at + 1 :]))
                 return failed(words, key)
-        named = [self.names[name] for name in self.arguments(command) if name in self.names]
+        named = [self.names[name] for name in sorted(self.arguments(command)) if name in self.names]
         if not named and self.names and got == "ENOENT":
             named = list(self.names.values())
         if "link" in self.names.values() and re.sub(r",2$", ",1", tried[2]) == got:

@@ -125,6 +125,8 @@ class Sides:
     """Both, in one work folder; unmounted and removed in the end, whatever happens."""
 
     def __init__(self, coral: Path, work: Path | None, options: str) -> None:
+        if work:
+            Path(work).mkdir(parents=True, exist_ok=True)
         self.work = Path(tempfile.mkdtemp(prefix="coral-conform-", dir=work))
         self.work.chmod(0o755)
         native = self.work / "native"

@@ -212,7 +212,7 @@ class Writer(Actor):
 
         def make(path: Path, _: Content) -> None:
             if by_range:
-                copy_ranges(source, path, content.size)
+                copy_ranges(source, path, content.size, self.dice)
             else:
                 self.cp(source, path)
 
@@ -380,16 +380,21 @@ class Writer(Actor):
                     os.close(held)
 
 
-def copy_ranges(source: Path, target: Path, size: int) -> None:
+def copy_ranges(source: Path, target: Path, size: int, dice: random.Random) -> None:
+    """As cp(1) does, or in pieces cut anywhere and in any order."""
+    cuts = sorted(dice.randrange(size) for _ in range(dice.choice([0, 0, 1, 4]))) if size else []
+    pieces = list(zip([0, *cuts], [*cuts, size], strict=True))
+    if len(cuts) > 1:
+        dice.shuffle(pieces)
     with open(source, "rb", buffering=0) as reader:
         writer = os.open(target, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
         try:
-            left = size
-            while left > 0:
-                copied = os.copy_file_range(reader.fileno(), writer, left)
-                if not copied:
-                    raise checks.Wrong(f"{source}: copy_file_range stopped {left} bytes before the end of {size}")
-                left -= copied
+            for begin, end in pieces:
+                while begin < end:
+                    copied = os.copy_file_range(reader.fileno(), writer, end - begin, begin, begin)
+                    if not copied:
+                        raise checks.Wrong(f"{source}: copy_file_range stopped at {begin}, before {end} of {size}")
+                    begin += copied
         finally:
             os.close(writer)
 

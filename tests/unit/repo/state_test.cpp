@@ -56,6 +56,22 @@ TEST_F(StateTest, ANewerVersionIsRefusedWithTheFix) {
     EXPECT_ERROR(open(true), Errc::kUnsupported, "install the newer version");
 }
 
+TEST_F(StateTest, AnOlderVersionIsBroughtUpToDate) {
+    {
+        auto db = Database::open(real_os(), path(), {.create = true});
+        ASSERT_OK(db);
+        ASSERT_OK((*db)->execute(kMigrations[0]));
+        ASSERT_OK((*db)->set_user_version(1));
+        ASSERT_OK(set(**db, "kept", 7));
+    }
+    EXPECT_ERROR(open(false, true), Errc::kReadOnly, "open the repository once for writing");
+    auto state = open();
+    ASSERT_OK(state);
+    EXPECT_EQ(meta(**state, "kept"), 7);
+    ASSERT_OK((*state)->write([](Database& db) { return db.execute("DELETE FROM overlay_link"); }));
+    ASSERT_OK(open(false, true));
+}
+
 TEST_F(StateTest, AnEmptyFileIsNoState) {
     ASSERT_OK(real_os().open(path(), OpenMode::kCreateNew));
     EXPECT_ERROR(open(), Errc::kCorrupt, "backup");

@@ -154,5 +154,38 @@ TEST_F(DirectoriesTest, HundredThousandEntriesArePagedOnceEach) {
     }
 }
 
+// As the kernel asks for an open_by_handle_at(2) when it has forgotten the node, or an NFS server.
+TEST_F(DirectoriesTest, ForgottenNodesAreFoundByTheirNumbers) {
+    ASSERT_OK(c().make_dir("branches/main/d"));
+    ASSERT_OK(c().put("branches/main/d/f", "text"));
+    ASSERT_OK(c().put("branches/main/d/gone", "text"));
+    const vfs::NodeId file = c().stat("branches/main/d/f")->node, gone = c().stat("branches/main/d/gone")->node;
+    const vfs::NodeId dir = c().stat("branches/main/d")->node, root = c().stat("branches/main")->node;
+    ASSERT_OK(c().unlink("branches/main/d/gone"));
+    auto found = [&](vfs::NodeId id, const char* name) {
+        auto entry = fs_->lookup(id, name);
+        if (entry && entry->attr.node > 10) fs_->forget(entry->attr.node, 1);
+        return entry ? entry->attr.node : 0;
+    };
+    for (int process = 0; process < 2; ++process) {
+        EXPECT_EQ(found(file, "."), file);
+        EXPECT_EQ(found(file, ".."), dir);
+        EXPECT_EQ(found(dir, "."), dir);
+        EXPECT_EQ(found(dir, ".."), root);
+        EXPECT_EQ(found(root, ".."), c().stat("branches")->node);
+        EXPECT_ERRC(fs_->lookup(gone, "."), Errc::kStale);
+        EXPECT_ERRC(fs_->lookup(file + 1'000'000, "."), Errc::kStale);
+        EXPECT_ERRC(fs_->attributes(file, std::nullopt), Errc::kStale) << "what the kernel has given back is kept";
+        if (process == 0) remount();
+    }
+    auto entry = fs_->lookup(file, ".");
+    ASSERT_OK(entry);
+    auto opened = fs_->open_file(file, O_RDONLY, c().caller());
+    ASSERT_OK(opened);
+    EXPECT_VALUE(c().read_all(opened->handle), "text");
+    ASSERT_OK(c().close(opened->handle));
+    fs_->forget(file, 1);
+}
+
 }  // namespace
 }  // namespace coral::test

@@ -318,5 +318,41 @@ TEST_F(PassthroughTest, OpensAtTheSameTimeAgreeOnOneMode) {
     }
 }
 
+// The kernel's writes cannot be slowed down: so while ingest is behind, new files are written through us.
+TEST_F(PassthroughTest, WritersAreSlowedDownWhileIngestIsBehind) {
+    vfs::Options options;
+    options.backlog = 0;
+    again(options);
+    const std::string data = noise(60u << 20, 8);
+    // How long storing takes is the machine's affair: it may be done before the next file is made.
+    for (int attempt = 0; attempt < 10; ++attempt) {
+        const std::string saved = "branches/main/saved" + std::to_string(attempt);
+        const std::string next = "branches/main/next" + std::to_string(attempt);
+        ASSERT_OK(c().put(saved, data.substr(static_cast<std::size_t>(attempt))));
+        auto opened = c().create(next, O_WRONLY);
+        ASSERT_OK(opened);
+        if (opened->mode == IoMode::kPassthrough) {
+            ASSERT_OK(c().close(opened->handle));
+            continue;
+        }
+        EXPECT_EQ(opened->mode, IoMode::kDirect);
+        const auto begin = std::chrono::steady_clock::now();
+        ASSERT_OK(c().write(opened->handle, 0, "next"));
+        const bool stored = c().xattr(saved, "user.coral.sha256").ok();
+        EXPECT_TRUE(stored || std::chrono::steady_clock::now() - begin >= std::chrono::milliseconds(200))
+            << "the write did not wait for ingest";
+        settle();
+        ASSERT_OK(c().close(opened->handle));
+        settle();
+        EXPECT_VALUE(c().cat(next), "next");
+        auto after = c().create("branches/main/after", O_WRONLY);
+        ASSERT_OK(after);
+        EXPECT_EQ(after->mode, IoMode::kPassthrough);
+        ASSERT_OK(c().close(after->handle));
+        return;
+    }
+    FAIL() << "ingest was never behind";
+}
+
 }  // namespace
 }  // namespace coral::test
