@@ -181,6 +181,7 @@ int Daemon::serve() {
     log_info("serving {} at {}, process {}, {} threads", repository_path_, mount_point_, ::getpid(), threads);
     int rc = session_->loop(threads);
     serving_ = false;
+    mount_->late_replies.stop();
     if (replace_) ::_exit(kReplaceMe);
     log_info("{}: unmounted ({})", mount_point_, rc);
     return 0;

@@ -120,7 +120,12 @@ void op_write(fuse_req_t req, fuse_ino_t node, const char* data, size_t size, of
         auto done =
             r.fs().write(info->fh, static_cast<std::uint64_t>(offset), as_bytes(std::string_view(data, size)), from);
         if (done && Passthrough::kills_privileges()) (void)r.fs().drop_set_ids(node, r.caller());
-        done ? r.written(*done) : r.error(done.error());
+        if (!done) {
+            r.error(done.error());
+            return;
+        }
+        // Pages that are written back hold up everybody who needs memory.
+        r.written(*done, info->writepage ? LateReplies::Clock::time_point{} : r.fs().turn(info->fh));
     });
 }
 
@@ -162,7 +167,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t, off_t from_offset, fuse_file
         auto copied = r.fs().copy_range(from_info->fh, static_cast<std::uint64_t>(from_offset), to_info->fh,
                                         static_cast<std::uint64_t>(to_offset), length);
         if (copied) changed_by_caller(r, to);
-        copied ? r.written(*copied) : r.error(copied.error());
+        copied ? r.written(*copied, r.fs().turn(to_info->fh)) : r.error(copied.error());
     });
 }
 

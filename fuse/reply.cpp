@@ -136,9 +136,10 @@ bool Request::data(const void* bytes, std::size_t size) {
     return raw && fuse_reply_buf(raw, static_cast<const char*>(bytes), size) == 0;
 }
 
-bool Request::written(std::size_t size) {
+bool Request::written(std::size_t size, LateReplies::Clock::time_point when) {
+    Mount& at = mount();
     fuse_req_t raw = take();
-    return raw && fuse_reply_write(raw, size) == 0;
+    return raw && at.late_replies.written(raw, size, when);
 }
 
 bool Request::link(const std::string& target) {

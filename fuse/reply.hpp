@@ -40,7 +40,7 @@ class Request {
     bool created(const vfs::Entry& entry, const fuse_file_info& info);
     bool opened(const fuse_file_info& info);
     bool data(const void* bytes, std::size_t size);
-    bool written(std::size_t size);
+    bool written(std::size_t size, LateReplies::Clock::time_point when);  // held back until then
     bool link(const std::string& target);
     bool xattr_size(std::size_t size);
     bool space(const struct statvfs& space);

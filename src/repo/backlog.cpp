@@ -12,8 +12,8 @@ constexpr std::uint64_t kSpare = 1u << 30, kSpareShare = 20;
 
 }  // namespace
 
-Backlog::Backlog(Os& os, std::string folder, std::uint64_t limit, unsigned waiters)
-    : os_(os), folder_(std::move(folder)), limit_(limit), waiters_(std::max(waiters, 1u)) {}
+Backlog::Backlog(Os& os, std::string folder, std::uint64_t limit)
+    : os_(os), folder_(std::move(folder)), limit_(limit) {}
 
 void Backlog::add(std::uint64_t bytes) {
     std::lock_guard lock(mutex_);
@@ -21,11 +21,8 @@ void Backlog::add(std::uint64_t bytes) {
 }
 
 void Backlog::remove(std::uint64_t bytes) {
-    {
-        std::lock_guard lock(mutex_);
-        bytes_ -= std::min(bytes, bytes_);
-    }
-    less_.notify_all();
+    std::lock_guard lock(mutex_);
+    bytes_ -= std::min(bytes, bytes_);
 }
 
 std::uint64_t Backlog::bytes() const {
@@ -43,17 +40,14 @@ bool Backlog::behind() const {
     return left < waiting + std::min(kSpare, all / kSpareShare);
 }
 
-void Backlog::wait(std::chrono::milliseconds most) {
-    const auto until = std::chrono::steady_clock::now() + most;
-    while (behind()) {
-        std::unique_lock lock(mutex_);
-        if (waiting_ >= waiters_) return;
-        const std::uint64_t before = bytes_;
-        ++waiting_;
-        const bool less = less_.wait_until(lock, until, [&] { return bytes_ < before; });
-        --waiting_;
-        if (!less) return;
-    }
+Backlog::Clock::time_point Backlog::turn(std::uint64_t bytes) {
+    const bool waits = behind();
+    const auto takes = std::chrono::duration<double>(static_cast<double>(bytes) / static_cast<double>(kPace));
+    std::lock_guard lock(mutex_);
+    // Whoever had a later turn goes on now: nobody is to wait for them the next time.
+    if (!waits) return last_turn_ = {};
+    last_turn_ = std::max(last_turn_, Clock::now()) + std::chrono::duration_cast<Clock::duration>(takes);
+    return last_turn_;
 }
 
 }  // namespace coral::repo

@@ -63,7 +63,6 @@ Result<std::size_t> MountedFilesystem::copy_bytes(FileHandle& from, std::uint64_
                           static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), length - done)));
         auto got = read_from(from, from_offset + done, part);
         Status written;
-        backlog_->wait(kSlowed);
         if (got && *got > 0) written = to.worktree->write(to.inode, to_offset + done, part.first(*got));
         // What was copied before an error counts; the next call meets it again.
         if (!got || !written) {
@@ -74,6 +73,7 @@ Result<std::size_t> MountedFilesystem::copy_bytes(FileHandle& from, std::uint64_
         if (*got == 0) break;
         done += *got;
         wrote(to, to_offset + done - *got, *got);
+        to.turn = backlog_->turn(*got);
     }
     return static_cast<std::size_t>(done);
 }

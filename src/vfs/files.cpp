@@ -170,7 +170,6 @@ Result<std::uint64_t> MountedFilesystem::size_of(const FileHandle& handle) const
 
 Result<std::size_t> MountedFilesystem::write(HandleId id, std::uint64_t offset, Bytes data, WriteFrom from) {
     CORAL_TRY(auto handle, writable_handle(id));
-    if (from == WriteFrom::kCaller) backlog_->wait(kSlowed);
     // O_APPEND: at the end, wherever that is. But a page of a mapping, written back through such a handle, lies inside
     // the file and belongs where it lies.
     bool inside = offset < handle->worktree->attributes(handle->inode).size;
@@ -180,7 +179,13 @@ Result<std::size_t> MountedFilesystem::write(HandleId id, std::uint64_t offset, 
         CORAL_CHECK(handle->worktree->write(handle->inode, offset, data));
     }
     wrote(*handle, offset, data.size(), from);
+    if (from == WriteFrom::kCaller) handle->turn = backlog_->turn(data.size());
     return data.size();
+}
+
+std::chrono::steady_clock::time_point MountedFilesystem::turn(HandleId id) {
+    auto handle = files_.find(id);
+    return handle ? (*handle)->turn.load() : repo::Backlog::Clock::time_point{};
 }
 
 Status MountedFilesystem::flush(HandleId id) {

@@ -31,7 +31,7 @@ MountedFilesystem::MountedFilesystem(repo::Repository& repo, const Options& opti
       nodes_(options.handover),
       files_(options.handover),
       directories_(options.handover),
-      backlog_(std::make_shared<repo::Backlog>(repo.os(), repo.dir(), options.backlog, options.slowed)),
+      backlog_(std::make_shared<repo::Backlog>(repo.os(), repo.dir(), options.backlog)),
       plain_(repo, options.cache_size),
       branches_(
           repo, pool_, !options.read_only && !repo.read_only(), {hot_, backlog_},

@@ -21,9 +21,6 @@ inline constexpr double kForEver = 10.0 * 365 * 24 * 3600;
 // times. A change that comes through us is notified at once.
 inline constexpr double kMoment = 1.0;
 
-// How long one write waits while ingest is behind: a MiB each time is some MB/s, and no client takes it for a hang.
-inline constexpr std::chrono::milliseconds kSlowed{250};
-
 struct FileHandle {
     NodePtr node;
     int flags = 0;
@@ -31,10 +28,11 @@ struct FileHandle {
     // Branch files.
     WorktreePtr worktree;
     repo::InodePtr inode;
-    IoState::Ticket ticket;          // guarded by the node's mutex
-    bool lent = false;               // the worktree counts it as lent to the kernel
-    bool counted = false;            // in passthrough_handles_
-    SavedFile saved;                 // what a process that follows is told of it
+    IoState::Ticket ticket;                                // guarded by the node's mutex
+    std::atomic<repo::Backlog::Clock::time_point> turn{};  // of its writer: see Filesystem::turn
+    bool lent = false;                                     // the worktree counts it as lent to the kernel
+    bool counted = false;                                  // in passthrough_handles_
+    SavedFile saved;                                       // what a process that follows is told of it
     std::uint32_t left_backing = 0;  // a released handle of the process before: closed with it, if nobody has done so
     PlainCache::CopyPtr plain;       // a committed file's that the kernel reads
     // Committed files.
@@ -97,6 +95,8 @@ class MountedFilesystem final : public Filesystem {
                                             const Caller&) override;
     Result<std::size_t> read(HandleId handle, std::uint64_t offset, MutableBytes out) override;
     Result<std::size_t> write(HandleId handle, std::uint64_t offset, Bytes data, WriteFrom from) override;
+    std::chrono::steady_clock::time_point turn(HandleId handle) override;
+    bool behind() const override { return backlog_->behind(); }
     Status flush(HandleId handle) override;
     Status sync(HandleId handle) override;
     void release(HandleId handle) override;

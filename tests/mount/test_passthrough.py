@@ -281,26 +281,3 @@ def test_fsync_and_no_space(either: Repo) -> None:
     with open(either.main / "g", "wb") as file, pytest.raises(OSError) as failed:
         os.truncate(file.fileno(), 1 << 62)
     assert failed.value.errno in (errno.EFBIG, errno.EINVAL)
-
-
-@pytest.mark.parametrize("passthrough", ["auto", "off"])
-def test_writers_are_slowed_down_while_ingest_is_behind(repo: Repo, passthrough: str) -> None:
-    """What may wait is a byte: the next save waits for the one before it, and is not written by the kernel."""
-    repo.mount("-o", f"passthrough={passthrough},backlog=1")
-    data = noise(128 * MIB)
-    for attempt in range(10):  # how long storing takes is the machine's affair
-        (repo.main / f"saved-{attempt}").write_bytes(data[attempt:])
-        with open(repo.main / f"next-{attempt}", "wb", buffering=0) as file:
-            if mode(repo.main / f"next-{attempt}") == "passthrough":
-                continue
-            begin = time.monotonic()
-            file.write(data[: 1 * MIB])
-            waited = time.monotonic() - begin
-            with contextlib.suppress(OSError):
-                waited += len(os.getxattr(repo.main / f"saved-{attempt}", "user.coral.sha256"))
-            assert waited > 0.2, "the write did not wait"
-            file.write(data[MIB:])
-        assert (repo.main / f"next-{attempt}").read_bytes() == data
-        repo.commit("both")
-        return
-    pytest.fail("ingest was never behind")

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What was saved and waits for its ingest, of all worktrees that share it: whoever brings more is slowed down while
-// there is too much of it. Thread-safe; nobody waits for longer than he said.
+// there is too much of it. Thread-safe; nobody waits here: whoever is slowed down is told until when.
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <string>
@@ -15,9 +14,13 @@ namespace coral::repo {
 
 class Backlog {
   public:
-    // `limit`: bytes. `folder`: on the disk whose room is asked for. At most `waiters` wait at a time: the threads that
-    // bring bytes also serve those who read.
-    Backlog(Os& os, std::string folder, std::uint64_t limit, unsigned waiters);
+    using Clock = std::chrono::steady_clock;
+    // Bytes a second that all writers together may bring while ingest is behind. Ingest stores many times as much on
+    // any machine, so what waits gets less however many they are.
+    static constexpr std::uint64_t kPace = 16u << 20;
+
+    // `limit`: bytes. `folder`: on the disk whose room is asked for.
+    Backlog(Os& os, std::string folder, std::uint64_t limit);
 
     // A file of so many bytes begins, and ends, to wait for its ingest.
     void add(std::uint64_t bytes);
@@ -26,19 +29,18 @@ class Backlog {
     // More than `limit` bytes wait; or some do, and their ingest may need what room there is left on the disk. Then it
     // helps to wait: ingest goes on, and frees more than it takes.
     bool behind() const;
-    // Until that is over, at most for `most`.
-    void wait(std::chrono::milliseconds most);
+    // So many bytes were brought: when their writer may bring more, as long as ingest is behind. In the past if it is
+    // not. Those who bring some at the same time have their turns one after the other.
+    Clock::time_point turn(std::uint64_t bytes);
     std::uint64_t bytes() const;
 
   private:
     Os& os_;
     const std::string folder_;
     const std::uint64_t limit_;
-    const unsigned waiters_;
     mutable std::mutex mutex_;  // guards the rest
-    std::condition_variable less_;
     std::uint64_t bytes_ = 0;
-    unsigned waiting_ = 0;
+    Clock::time_point last_turn_;
 };
 
 }  // namespace coral::repo

@@ -5,6 +5,7 @@
 //   /HEAD  /branches/…  /tags/…  /commits/<id>/…  /at/<revision>
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -35,9 +36,8 @@ struct Options {
     std::uint64_t readahead = 16u << 20;  // decoded ahead of a sequential reader
     bool read_only = false;               // mount -o ro
     bool share = true;                    // equal files of different commits are one inode
-    // Bytes that may wait for their ingest before those who write are slowed down, of whom at most `slowed` at a time.
+    // Bytes that may wait for their ingest before those who write are slowed down.
     std::uint64_t backlog = std::uint64_t{16} << 30;
-    unsigned slowed = 4;
     std::uint64_t hot_size = 0;    // bytes of just ingested staging files that stay plain
     std::uint64_t cache_size = 0;  // bytes of plain copies of committed files
     // Without passthrough: write-only descriptors write through the page cache, so that the first read finds its pages.
@@ -174,6 +174,10 @@ class Filesystem {
     virtual Result<std::size_t> read(HandleId handle, std::uint64_t offset, MutableBytes out) = 0;
     virtual Result<std::size_t> write(HandleId handle, std::uint64_t offset, Bytes data,
                                       WriteFrom from = WriteFrom::kCaller) = 0;
+    // When the writer may be told that his last bytes, written or copied, were taken. In the past, unless what was
+    // saved waits too long for its ingest (behind()): until then, no writer is told before his turn. Nobody waits here.
+    virtual std::chrono::steady_clock::time_point turn(HandleId handle) = 0;
+    virtual bool behind() const = 0;
     virtual Status flush(HandleId handle) = 0;
     virtual Status sync(HandleId handle) = 0;
     virtual void release(HandleId handle) = 0;

@@ -3,9 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <thread>
-#include <vector>
 
 #include "support/failing_os.hpp"
 
@@ -14,10 +12,9 @@ namespace {
 
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
-constexpr milliseconds kLong{20'000};
 
 TEST(Backlog, IsBehindAboveItsLimitOnly) {
-    Backlog backlog(real_os(), "/tmp", 100, 4);
+    Backlog backlog(real_os(), "/tmp", 100);
     EXPECT_FALSE(backlog.behind());
     backlog.add(100);
     EXPECT_FALSE(backlog.behind());
@@ -26,47 +23,51 @@ TEST(Backlog, IsBehindAboveItsLimitOnly) {
     backlog.remove(60);
     EXPECT_FALSE(backlog.behind());
     EXPECT_EQ(backlog.bytes(), 41u);
-    backlog.wait(kLong);  // returns at once
 }
 
-TEST(Backlog, AWriterGoesOnAsSoonAsThereIsLess) {
-    Backlog backlog(real_os(), "/tmp", 100, 4);
-    backlog.add(80);
-    backlog.add(80);
-    std::atomic<bool> through{false};
-    std::thread writer([&] {
-        backlog.wait(kLong);
-        through = true;
-    });
-    std::this_thread::sleep_for(milliseconds(50));
-    EXPECT_FALSE(through);
-    const auto begin = Clock::now();
-    backlog.remove(80);
-    writer.join();
-    EXPECT_LT(Clock::now() - begin, kLong / 2);
+TEST(Backlog, NobodyIsSlowedDownWhoNeedNotBe) {
+    Backlog backlog(real_os(), "/tmp", 100);
+    backlog.add(100);
+    EXPECT_LE(backlog.turn(std::uint64_t{1} << 40), Clock::now());
+    EXPECT_LE(backlog.turn(1), Clock::now());
 }
 
-TEST(Backlog, NobodyWaitsLongerThanHeSaid) {
-    Backlog backlog(real_os(), "/tmp", 0, 4);
+TEST(Backlog, WritersShareOnePaceWhileItIsBehind) {
+    Backlog backlog(real_os(), "/tmp", 0);
     backlog.add(1);
     const auto begin = Clock::now();
-    backlog.wait(milliseconds(30));
-    EXPECT_GE(Clock::now() - begin, milliseconds(30));
-    EXPECT_LT(Clock::now() - begin, kLong);
-}
-
-// The threads that wait are those that serve readers.
-TEST(Backlog, OnlySomeWaitAtATime) {
-    Backlog backlog(real_os(), "/tmp", 0, 2);
-    backlog.add(1);
-    std::vector<std::thread> writers;
-    for (int i = 0; i < 2; ++i) writers.emplace_back([&] { backlog.wait(kLong); });
-    std::this_thread::sleep_for(milliseconds(100));
-    const auto begin = Clock::now();
-    backlog.wait(kLong);
-    EXPECT_LT(Clock::now() - begin, kLong / 2);
+    // However many they are, and whatever they bring at once.
+    Clock::time_point last;
+    for (int writer = 0; writer < 32; ++writer) {
+        const auto turn = backlog.turn(Backlog::kPace / 16);
+        EXPECT_GT(turn, last);
+        last = turn;
+    }
+    EXPECT_GE(last - begin, std::chrono::seconds(2));
+    EXPECT_LT(last - Clock::now(), milliseconds(2001));
+    EXPECT_LT(backlog.turn(4096) - last, milliseconds(1)) << "little waits for what is before it, and a little";
     backlog.remove(1);
-    for (std::thread& writer : writers) writer.join();
+    EXPECT_LE(backlog.turn(1), Clock::now());
+}
+
+// Turns that nobody waits for any more are nobody's.
+TEST(Backlog, WhenItWasNotBehindTurnsBeginAnew) {
+    Backlog backlog(real_os(), "/tmp", 0);
+    backlog.add(1);
+    EXPECT_GT(backlog.turn(Backlog::kPace * 100) - Clock::now(), std::chrono::seconds(90));
+    backlog.remove(1);
+    (void)backlog.turn(1);
+    backlog.add(1);
+    EXPECT_LT(backlog.turn(Backlog::kPace) - Clock::now(), std::chrono::seconds(2));
+}
+
+// Nothing is saved up by those who bring nothing for a while.
+TEST(Backlog, APauseIsNoCredit) {
+    Backlog backlog(real_os(), "/tmp", 0);
+    backlog.add(1);
+    (void)backlog.turn(1);
+    std::this_thread::sleep_for(milliseconds(100));
+    EXPECT_GE(backlog.turn(Backlog::kPace) - Clock::now(), milliseconds(900));
 }
 
 // The disk has room, but what waits may need it.
@@ -83,7 +84,7 @@ class SmallDisk : public test::FailingOs {
 
 TEST(Backlog, WhereTheDiskIsNearlyFullWhatWaitsMustFit) {
     SmallDisk os;
-    Backlog backlog(os, "/tmp", std::uint64_t{100} << 30, 4);
+    Backlog backlog(os, "/tmp", std::uint64_t{100} << 30);
     EXPECT_FALSE(backlog.behind()) << "nothing waits: nothing would make room";
     backlog.add(std::uint64_t{3} << 30);
     EXPECT_FALSE(backlog.behind());
