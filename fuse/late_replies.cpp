@@ -2,6 +2,7 @@
 #include "late_replies.hpp"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "coral/base/thread_pool.hpp"
@@ -15,16 +16,22 @@ constexpr std::chrono::milliseconds kLook{50};
 }  // namespace
 
 bool LateReplies::written(fuse_req_t request, std::size_t size, Clock::time_point when) {
-    if (when > Clock::now()) {
-        std::lock_guard lock(mutex_);
-        if (!stopped_) {
-            if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
-            held_.emplace(when, Held{request, size});
-            changed_.notify_one();
-            return true;
-        }
-    }
+    if (when > Clock::now() && hold(request, size, when)) return true;
     return fuse_reply_write(request, size) == 0;
+}
+
+// False: it cannot be held back.
+bool LateReplies::hold(fuse_req_t request, std::size_t size, Clock::time_point when) {
+    std::lock_guard lock(mutex_);
+    if (stopped_) return false;
+    try {
+        if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+        held_.emplace(when, Held{request, size});
+    } catch (const std::exception&) {  // no thread, no memory: nobody must be left without an answer
+        return false;
+    }
+    changed_.notify_one();
+    return true;
 }
 
 void LateReplies::stop() {

@@ -37,6 +37,7 @@ class LateReplies {
         std::size_t size;
     };
     using Queue = std::multimap<Clock::time_point, Held>;
+    bool hold(fuse_req_t request, std::size_t size, Clock::time_point when);
     void run();
     Queue take_due(bool all);
 

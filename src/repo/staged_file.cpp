@@ -42,6 +42,18 @@ std::vector<StagedFile::Link> StagedFile::links() const {
     return all;
 }
 
+std::size_t StagedFile::times_linked() const {
+    std::lock_guard lock(units_mutex_);
+    return times_linked_;
+}
+
+// A write that has not seen the promise ends before we return, so what it wrote is there to be synced; the next ones
+// see it.
+void StagedFile::promise() {
+    promised_ = true;
+    if (overlaid_) Alone wait_for_writes(*this);
+}
+
 // ---- links
 
 StagedFile::Alone::Alone(StagedFile& file) : file_(file) {
@@ -79,6 +91,7 @@ void StagedFile::show(const Link& link, const Overlay& overlay) {
 }
 
 void StagedFile::put_link(const Link& link) {
+    ++times_linked_;
     const std::uint64_t end = link.end_unit();
     auto at = links_.upper_bound(link.unit);
     if (at != links_.begin()) --at;
@@ -186,6 +199,7 @@ Status StagedFile::write_claimed(const std::vector<std::uint64_t>& units, std::u
             filled = fill_unit(unit, offset, data);
             if (!filled) break;
         }
+        if (filled && promised_) filled = sync_filled();
         if (filled) filled = overlay_.enter_units(units);
         settle_units(units, filled ? Unit::kHere : Unit::kUnder);
         CORAL_CHECK(filled);
@@ -194,6 +208,11 @@ Status StagedFile::write_claimed(const std::vector<std::uint64_t>& units, std::u
     CORAL_CHECK(opened->write_at(offset, data));
     grow_to(offset + data.size());
     return {};
+}
+
+Status StagedFile::sync_filled() {
+    CORAL_TRY(auto opened, file());
+    return opened->sync_data();
 }
 
 std::vector<std::uint64_t> StagedFile::begin_write(std::uint64_t offset, std::uint64_t length) {

@@ -86,6 +86,12 @@ class StagedFile {
     // The files that may show through.
     std::vector<FileId> shown() const;
     std::vector<Link> links() const;
+    // How often something was linked, be it covered by now or not: that many rows there may be.
+    std::size_t times_linked() const;
+    // Before fsync(2) syncs the file and says so. What is written to units under which something lies is synced from
+    // now on before their rows are: else a power cut could leave the row of a unit whose bytes never reached the disk,
+    // and hide what was promised. Waits for writes that are under way.
+    void promise();
 
     // Before the file is shared between threads. `links` from the oldest to the newest.
     void set_overlay(Overlay overlay, const std::vector<std::uint64_t>& units, const std::vector<Link>& links);
@@ -133,6 +139,7 @@ class StagedFile {
     std::vector<std::uint64_t> begin_write(std::uint64_t offset, std::uint64_t length);
     Status write_claimed(const std::vector<std::uint64_t>& units, std::uint64_t offset, Bytes data);
     void end_write();
+    Status sync_filled();
     Status fill_unit(std::uint64_t unit, std::uint64_t offset, Bytes data);
     void settle_units(const std::vector<std::uint64_t>& units, Unit state);
     void grow_to(std::uint64_t end);
@@ -141,7 +148,7 @@ class StagedFile {
     std::string path_;
     std::shared_ptr<StagingFiles> files_;
     std::atomic<std::uint64_t> size_;
-    std::atomic<bool> name_synced_{false};
+    std::atomic<bool> name_synced_{false}, promised_{false};
     const std::shared_ptr<std::atomic<bool>> reusable_ = std::make_shared<std::atomic<bool>>(false);
 
     mutable std::mutex units_mutex_;  // guards all below
@@ -150,6 +157,7 @@ class StagedFile {
     Overlay overlay_;
     std::vector<Unit> units_;              // behind its end, and where no link is: kHere
     std::map<std::uint64_t, Link> links_;  // by first unit; they do not overlap
+    std::size_t times_linked_ = 0;
     unsigned writing_ = 0;
     bool alone_ = false;
 };

@@ -119,8 +119,8 @@ Worktree::~Worktree() {
     }
     impl_->queue_wake.notify_all();
     if (impl_->ingest_thread.joinable()) impl_->ingest_thread.join();
-    impl_->leave_backlog();
     if (impl_->reap_thread.joinable()) impl_->reap_thread.join();
+    impl_->leave_backlog();  // the reaper may have added to it
     impl_->remove_spares(impl_->spares.close());
     impl_->let_hot_go();
     if (!impl_->locks || !impl_->lock_file) return;

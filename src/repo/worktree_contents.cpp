@@ -177,6 +177,7 @@ Status Worktree::write(const InodePtr& inode, std::uint64_t offset, Bytes data) 
     if (!checked_add(offset, data.size(), end) || end > kMaxFile) return make_error(Errc::kTooLarge, "file too large");
     if (data.empty()) return {};
     std::shared_ptr<StagedFile> staged;
+    InFlight change;
     while (!staged) {
         {
             std::lock_guard lock(inode->mutex);
@@ -184,6 +185,7 @@ Status Worktree::write(const InodePtr& inode, std::uint64_t offset, Bytes data) 
                 staged = inode->staged;
                 inode->synced = false;
                 ++inode->generation;  // once before and once after: ingest notices a write that it overlapped
+                change.begin(inode);
             }
         }
         if (!staged) CORAL_CHECK(impl_->begin_write(inode));
@@ -196,6 +198,7 @@ Status Worktree::write(const InodePtr& inode, std::uint64_t offset, Bytes data) 
 Result<std::uint64_t> Worktree::append(const InodePtr& inode, Bytes data) {
     std::shared_ptr<StagedFile> staged;
     std::uint64_t offset = 0;
+    InFlight change;
     while (!staged) {
         {
             std::lock_guard lock(inode->mutex);
@@ -204,6 +207,7 @@ Result<std::uint64_t> Worktree::append(const InodePtr& inode, Bytes data) {
                 offset = staged->reserve(data.size());
                 inode->synced = false;
                 ++inode->generation;
+                change.begin(inode);
             }
         }
         if (!staged) CORAL_CHECK(impl_->begin_write(inode));
@@ -242,11 +246,13 @@ Status Worktree::Impl::truncate_locked(const InodePtr& inode, std::uint64_t size
     CORAL_CHECK(begin_write_locked(inode, size == 0));
     std::shared_ptr<StagedFile> staged;
     bool has_row;
+    InFlight change;
     {
         std::lock_guard lock(inode->mutex);
         staged = inode->staged;
         has_row = !inode->unlinked || inode->kept;
         ++inode->generation;
+        change.begin(inode);
     }
     if (has_row) {
         // Before the bytes go: after a crash the base must not shine through where the file was cut and grew again.
@@ -369,7 +375,7 @@ Status Worktree::sync_file(const InodePtr& inode) {
     std::shared_ptr<StagedFile> staged;
     std::uint64_t generation, size = 0;
     std::int64_t mtime;
-    bool ingested, unlinked, lent;
+    bool ingested, unlinked, lent, changing;
     {
         std::lock_guard lock(inode->mutex);
         lent = inode->loan.synced = inode->loan.writers > 0;
@@ -378,10 +384,12 @@ Status Worktree::sync_file(const InodePtr& inode) {
         ingested = inode->ingested;
         mtime = inode->mtime_ns;
         unlinked = inode->unlinked;
+        changing = inode->changing > 0;
         if (staged) size = staged->size();
     }
     if (unlinked) return {};
     if (staged) {
+        staged->promise();
         CORAL_TRY(auto file, staged->file());
         CORAL_CHECK(file->sync_data());
         if (!staged->name_synced()) {
@@ -395,7 +403,7 @@ Status Worktree::sync_file(const InodePtr& inode) {
         if (!staged) return {};
         {
             std::lock_guard lock(inode->mutex);
-            still_the_same = !lent && inode->generation == generation && inode->staged == staged;
+            still_the_same = !lent && !changing && inode->generation == generation && inode->staged == staged;
         }
         // Bytes written after the fdatasync began are not promised; what was there when fsync was called is. Whoever
         // wrote them may have noted the new size and time already: what was seen before must not take their place.

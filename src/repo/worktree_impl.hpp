@@ -122,12 +122,34 @@ class Inode {
     bool complete = true;
     bool synced = false;
     std::uint64_t generation = 0;  // grows before and after every change of the bytes
+    unsigned changing = 0;         // changes between the two
     std::uint32_t writers = 0, handles = 0;
     // The row stays until the last handle is closed, though the name is gone: for the process after this one.
     bool kept = false;
     bool queued = false;
     Loan loan;
     std::vector<std::shared_ptr<void>> pins;  // of one without a name: what it shows stays in the store
+};
+
+// A change of a file's bytes, from before it begins until after it was noted. Ends with its scope.
+class InFlight {
+  public:
+    InFlight() = default;
+    ~InFlight() {
+        if (!inode_) return;
+        std::lock_guard lock(inode_->mutex);
+        --inode_->changing;
+    }
+    InFlight(const InFlight&) = delete;
+    InFlight& operator=(const InFlight&) = delete;
+    // Its mutex is held; once.
+    void begin(const InodePtr& inode) {
+        inode_ = inode;
+        ++inode->changing;
+    }
+
+  private:
+    InodePtr inode_;
 };
 
 struct Worktree::Impl {
@@ -161,7 +183,8 @@ struct Worktree::Impl {
     std::condition_variable queue_wake, queue_idle;
     struct Waiting {
         InodePtr inode;
-        std::uint64_t bytes = 0;  // counted in the backlog
+        std::uint64_t bytes = 0;  // on the disk
+        bool counted = false;     // in the backlog
     };
     std::deque<Waiting> queue;
     std::shared_ptr<Backlog> backlog;
@@ -243,8 +266,8 @@ struct Worktree::Impl {
     // ---- worktree_links.cpp
     std::function<Status(const std::vector<std::uint64_t>&)> unit_writer(const Uuid& staging);
     Result<std::shared_ptr<StagedFile>> open_staged(const Row& row);
-    Result<bool> link_alone(const InodePtr& to, const std::shared_ptr<StagedFile>& staged,
-                            const StagedFile::Link& link);
+    Result<bool> link_alone(const InodePtr& to, const std::shared_ptr<StagedFile>& staged, const StagedFile::Link& link,
+                            InFlight& change);
     Status place_content_locked(const InodePtr& to, const FileId& content, std::uint64_t size);
 
     // ---- worktree_lend.cpp

@@ -47,7 +47,7 @@ void Worktree::Impl::enqueue(const InodePtr& inode) {
     const std::uint64_t bytes = stat ? 512 * stat->blocks : 0;
     {
         std::lock_guard lock(queue_mutex);
-        queue.push_back({inode, backlog ? bytes : 0});
+        queue.push_back({inode, bytes, backlog != nullptr});
         if (backlog) backlog->add(bytes);
         ++queued_ever;
         failures.erase(inode->ino);
@@ -57,14 +57,20 @@ void Worktree::Impl::enqueue(const InodePtr& inode) {
 
 void Worktree::count_in(std::shared_ptr<Backlog> backlog) {
     std::lock_guard lock(impl_->queue_mutex);
-    if (!impl_->backlog) impl_->backlog = std::move(backlog);
+    if (impl_->backlog) return;
+    impl_->backlog = std::move(backlog);
+    // What an earlier process left waits already.
+    for (Impl::Waiting& waiting : impl_->queue) {
+        impl_->backlog->add(waiting.bytes);
+        waiting.counted = true;
+    }
 }
 
 // The worktree ends: what still waits is the next owner's.
 void Worktree::Impl::leave_backlog() {
     std::lock_guard lock(queue_mutex);
     for (Waiting& waiting : queue) {
-        if (waiting.bytes > 0) backlog->remove(std::exchange(waiting.bytes, 0));
+        if (std::exchange(waiting.counted, false)) backlog->remove(waiting.bytes);
     }
 }
 
@@ -90,7 +96,7 @@ void Worktree::Impl::ingest_loop() {
         lock.lock();
         --running;
         ++done_ever;
-        if (waiting.bytes > 0) backlog->remove(waiting.bytes);
+        if (waiting.counted) backlog->remove(waiting.bytes);
         current.reset();
         current_inode.reset();
         // A conflict means that the file is being written again: its next flush brings it back here.

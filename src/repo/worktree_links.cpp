@@ -11,6 +11,7 @@ namespace {
 
 // A link costs a transaction, and some decoding of what is at its ends; fewer bytes are copied as fast.
 constexpr std::uint64_t kLeastLinked = 2 * StagedFile::kUnit;
+static_assert(Worktree::kLinkUnit == StagedFile::kUnit);
 // For units there is a byte in memory each, and a row for each link: what is behind that is copied.
 constexpr std::uint64_t kMostLinked = std::uint64_t{1} << 40;
 constexpr std::size_t kMostLinks = 1u << 16;
@@ -27,6 +28,7 @@ Result<std::shared_ptr<StagedFile>> Worktree::Impl::open_staged(const Row& row) 
     std::string path = staging_path(*row.staging);
     CORAL_TRY(FileStat stat, repo.os().stat(path));
     auto staged = std::make_shared<StagedFile>(*row.staging, path, staging_files, stat.size);
+    if (row.synced != 0) staged->promise();
     std::vector<std::uint64_t> units;
     std::vector<LinkRow> rows;
     CORAL_CHECK(state.read([&](Database& db) -> Status {
@@ -75,14 +77,15 @@ Result<Worktree::Range> Worktree::link_content(const InodePtr& to, std::uint64_t
         if (!staged) CORAL_CHECK(impl_->begin_write(to));
     }
     Range done;
+    InFlight change;
     {
         StagedFile::Alone alone(*staged);
         const auto [begin, stop] = staged->whole_units(offset, length);
-        if (stop - begin < kLeastLinked || staged->links().size() >= kMostLinks) return Range{};
+        if (stop - begin < kLeastLinked || staged->times_linked() >= kMostLinks) return Range{};
         link.unit = begin / StagedFile::kUnit;
         link.length = stop - begin;
         link.from = from + (begin - offset);
-        CORAL_TRY(bool linked, impl_->link_alone(to, staged, link));
+        CORAL_TRY(bool linked, impl_->link_alone(to, staged, link, change));
         if (!linked) return Range{};
         done = {begin, link.length};
     }
@@ -92,7 +95,7 @@ Result<Worktree::Range> Worktree::link_content(const InodePtr& to, std::uint64_t
 
 // No write is under way in `staged`. False: the file cannot have links, or has another staging file by now.
 Result<bool> Worktree::Impl::link_alone(const InodePtr& to, const std::shared_ptr<StagedFile>& staged,
-                                        const StagedFile::Link& link) {
+                                        const StagedFile::Link& link, InFlight& change) {
     std::lock_guard ops(ops_mutex);
     {
         std::lock_guard lock(to->mutex);
@@ -100,10 +103,13 @@ Result<bool> Worktree::Impl::link_alone(const InodePtr& to, const std::shared_pt
         if (to->loan.readers > 0 || to->loan.may_be_written()) return false;
         to->synced = false;
         ++to->generation;
+        change.begin(to);
     }
-    // First the size, which is that of the file below: a link beyond it would show when the file grows.
-    const std::uint64_t before = staged->size(), end = link.unit * StagedFile::kUnit + link.length;
+    // First the size, which is that of the file below: a link beyond it would show when the file grows. Ours may be
+    // ahead of it, when an append that had its room found none on the disk.
     CORAL_TRY(auto file, staged->file());
+    CORAL_TRY(const FileStat below, file->stat());
+    const std::uint64_t before = below.size, end = link.unit * StagedFile::kUnit + link.length;
     if (end > before) CORAL_CHECK(file->truncate(end));
     Status noted = state.write([&](Database& db) {
         return enter_link(db, staged->uuid(), {link.unit, link.length, link.record->id, link.from});

@@ -88,16 +88,19 @@ Result<std::size_t> MountedFilesystem::copy_linked(FileHandle& from, std::uint64
         return done + (more ? *more : 0);
     };
     const std::optional<FileId> content = stored_whole(from);
-    repo::Worktree::Range linked;
-    if (content) {
-        CORAL_TRY(linked, to.worktree->link_content(to.inode, to_offset, length, *content, from_offset));
-    }
-    if (linked.length == 0) return copied(0, std::min(length, kMostAtOnce));
-    wrote(to, linked.offset, linked.length);
-    const std::uint64_t before = linked.offset - to_offset, behind = before + linked.length;
+    const std::uint64_t past = to_offset % repo::Worktree::kLinkUnit;
+    const std::uint64_t before = past ? repo::Worktree::kLinkUnit - past : 0;
+    if (!content || before >= length) return copied(0, std::min(length, kMostAtOnce));
+    // What is before the first unit comes first: the client must not be told of an error when the file has changed.
     CORAL_TRY(std::uint64_t done, copied(0, before));
     if (done < before) return done;
-    return copied(behind, length);
+    auto linked =
+        to.worktree->link_content(to.inode, to_offset + before, length - before, *content, from_offset + before);
+    if (!linked && done == 0) return std::move(linked).error();
+    if (!linked) return done;
+    if (linked->length == 0) return copied(done, std::min(length, done + kMostAtOnce));
+    wrote(to, linked->offset, linked->length);
+    return copied(linked->offset + linked->length - to_offset, length);
 }
 
 Result<std::size_t> MountedFilesystem::copy_range(HandleId from_id, std::uint64_t from_offset, HandleId to_id,

@@ -222,9 +222,12 @@ void Checker::check_files() {
 }
 
 // Every byte is zero or what some version has at its place: for files that say of themselves that they are incomplete.
+// Zeros only where nothing was promised, or all of it was overwritten.
 bool is_mixture(const std::string& content, const std::vector<const Version*>& candidates) {
+    const bool in_place = std::all_of(candidates.begin() + 1, candidates.end(), [](auto* v) { return v->in_place; });
+    const std::size_t promised = in_place && candidates[0]->content ? candidates[0]->content->size() : 0;
     for (std::size_t at = 0; at < content.size(); ++at) {
-        bool known = content[at] == '\0';
+        bool known = content[at] == '\0' && at >= promised;
         for (const Version* version : candidates) {
             known =
                 known || (version->content && at < version->content->size() && (*version->content)[at] == content[at]);

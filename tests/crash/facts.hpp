@@ -23,6 +23,7 @@ struct Version {
     std::optional<std::string> content;  // nothing: the path does not exist
     std::size_t begun = 0, done = kNever, durable = kNever;
     bool failed = false;
+    bool in_place = false;  // what it does not change is as it was before, whatever happens
 };
 
 // A file went from one name to another in one step, and its bytes were durable before: it is always under one of them.

@@ -139,11 +139,53 @@ bool Workload::overwrite(const std::string& path, std::size_t offset, const std:
     content.replace(offset, data.size(), data);
     return step("overwrite in " + path, [&]() -> Status {
         Version& version = begin(path, content);
+        version.in_place = true;
         CORAL_CHECK(write_all(path, data, offset, false, sync));
         version.failed = false;
         version.done = os_.position();
         if (sync == Sync::kFile) version.durable = version.done;
         return {};
+    });
+}
+
+bool Workload::link_and_patch(const std::string& from, const std::string& to) {
+    constexpr std::size_t kUnit = Worktree::kLinkUnit;
+    const std::string source = current(from)->content.value();
+    std::string content = std::string(kUnit, '\0') + source;
+    const auto finish = [&](bool durable) {
+        Version& version = facts_.files.at(to).back();
+        version.failed = false;
+        version.done = os_.position();
+        if (durable) version.durable = version.done;
+    };
+    return step("link " + from + " into " + to, [&]() -> Status {
+        content.replace(0, 4, "head");
+        begin(to, content);
+        CORAL_TRY(InodePtr dir, parent_of(to));
+        CORAL_TRY(InodePtr linked, tree_->lookup_path(from));
+        auto id = tree_->content_id(linked);
+        if (!id) return make_error(Errc::kInvalid, from + " is not stored yet");
+        auto inode = tree_->lookup(dir, path_name(to));
+        if (!inode) inode = tree_->create_file(dir, path_name(to), 0644, 0, 0);
+        if (!inode) return std::move(inode).error();
+        CORAL_CHECK(tree_->open_file(*inode, true, true));
+        auto change = [&]() -> Status {
+            CORAL_CHECK(tree_->write(*inode, 0, as_bytes(std::string_view("head"))));
+            CORAL_TRY(auto range, tree_->link_content(*inode, kUnit, source.size(), *id, 0));
+            if (range.length != source.size()) return make_error(Errc::kInvalid, from + " was not linked");
+            CORAL_CHECK(tree_->sync_file(*inode));
+            finish(true);
+            const std::string patch = noise(3'000, 9);
+            content.replace(2 * kUnit + 1'000, patch.size(), patch);
+            begin(to, content).in_place = true;
+            CORAL_CHECK(tree_->write(*inode, 2 * kUnit + 1'000, as_bytes(patch)));
+            CORAL_CHECK(tree_->sync_names());  // of all that is in state.db, too
+            return tree_->flush(*inode, true);
+        };
+        Status done = change();
+        tree_->close_file(*inode, true);
+        if (done) finish(false);
+        return done;
     });
 }
 
@@ -281,7 +323,8 @@ bool Workload::first_epoch() {
 }
 
 bool Workload::change_in_place() {
-    return overwrite("a.bin", 270'000, noise(5'000, 3), Sync::kNo) &&  // an overlay: one unit of three
+    return link_and_patch("a.bin", "c.bin") &&
+           overwrite("a.bin", 270'000, noise(5'000, 3), Sync::kNo) &&  // an overlay: one unit of three
            overwrite("a.bin", 10, noise(300'000, 4), Sync::kFile) &&   // two units
            save("d/b.bin", noise(12'345, 5), Sync::kFile) &&           // O_TRUNC
            overwrite("d/b.bin", 1'000, noise(3'000, 6), Sync::kNo);    // into what has just been synced

@@ -41,6 +41,8 @@ class Workload {
 
     bool save(const std::string& path, const std::string& content, Sync sync);
     bool overwrite(const std::string& path, std::size_t offset, const std::string& data, Sync sync);
+    // A new file that `from` is linked into, synced; then written to in place while it is still open.
+    bool link_and_patch(const std::string& from, const std::string& to);
     bool rename(const std::string& from, const std::string& to, const std::function<Status()>& after);
     bool remove(const std::string& path);
     bool make_directory(const std::string& path);

@@ -25,8 +25,9 @@ class FailingOs : public Os {
     std::atomic<bool> fail_create{false};
     std::atomic<bool> skip_sync{false};  // succeeds without doing anything, for tests of many steps
     std::atomic<int> syncs{0};
-    std::function<void(std::size_t)> on_read;         // before every read, with its length; set while nobody reads
-    std::function<void(const std::string&)> on_sync;  // before every sync, with its file; set while nobody syncs
+    std::function<void(std::size_t)> on_read;          // before every read, with its length; set while nobody reads
+    std::function<void(const std::string&)> on_write;  // before every write, with its file; set while nobody writes
+    std::function<void(const std::string&)> on_sync;   // before every sync, with its file; set while nobody syncs
     std::atomic<bool> deny_packs{false};  // to who wants to write: they have just been sealed, and we are not root
     std::string unreadable;               // reads of this file fail with EIO; set while nobody reads
 
@@ -46,6 +47,8 @@ class FailingOs : public Os {
     Result<std::vector<std::string>> list_dir(const std::string& path) override { return real_os().list_dir(path); }
     Result<std::string> read_link(const std::string& path) override { return real_os().read_link(path); }
     Result<SpaceStat> space(const std::string& path) override { return real_os().space(path); }
+    std::string boot_id() override { return real_os().boot_id() + boots; }
+    std::string boots;  // another one: the machine was started anew
 
   private:
     class FailingFile final : public File {
@@ -58,6 +61,7 @@ class FailingOs : public Os {
             return file_->read_at(offset, out);
         }
         Status write_at(std::uint64_t offset, Bytes data) override {
+            if (os_.on_write) os_.on_write(path_);
             std::int64_t left = os_.bytes_left;
             if (left < 0) return file_->write_at(offset, data);
             if (static_cast<std::uint64_t>(left) >= data.size()) {

@@ -201,8 +201,9 @@ class Worktree {
     struct Range {
         std::uint64_t offset = 0, length = 0;
     };
+    static constexpr std::uint64_t kLinkUnit = 256u << 10;
     // `length` bytes of a stored content from `from` on become those of `to` from `offset` on, as far as they fill
-    // whole units of 256 KiB there (at the end of `to` also a part of one): nothing is decoded. Returns what was
+    // whole units of kLinkUnit there (at the end of `to` also a part of one): nothing is decoded. Returns what was
     // linked, in `to`; nothing when that is less than two of them, or cannot be done. Between open_file and close_file.
     Result<Range> link_content(const InodePtr& to, std::uint64_t offset, std::uint64_t length, const FileId& content,
                                std::uint64_t from);

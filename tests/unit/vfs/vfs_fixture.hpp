@@ -45,13 +45,14 @@ class VfsTest : public ::testing::Test {
     void SetUp() override {
         // Nothing of the machine's user may show.
         ::setenv("XDG_CONFIG_HOME", (temp_ / "config").c_str(), 1);
-        auto made = repo::Repository::init(real_os(), dir(), repo_options());
+        auto made = repo::Repository::init(os(), dir(), repo_options());
         ASSERT_TRUE(made.ok()) << made.error().message;
         repo_ = std::move(*made);
         mount();
     }
     void TearDown() override { unmount(); }
 
+    virtual Os& os() { return real_os(); }
     std::string dir() const { return temp_ / "repo"; }
     static repo::RepositoryOptions repo_options() {
         repo::RepositoryOptions o;
@@ -75,7 +76,7 @@ class VfsTest : public ::testing::Test {
     void remount(const vfs::Options& options = {}) {
         unmount();
         repo_.reset();
-        auto opened = repo::Repository::open(real_os(), dir(), repo_options());
+        auto opened = repo::Repository::open(os(), dir(), repo_options());
         ASSERT_TRUE(opened.ok()) << opened.error().message;
         repo_ = std::move(*opened);
         mount(options);
