@@ -27,7 +27,7 @@ class Repository:
         self.daemon = self.worker = 0
         self.mount.mkdir()
 
-    def run(self, *words: str, cwd: Path | None = None) -> Done:
+    def run(self, *words: str, cwd: Path | None = None, patience: float = PATIENCE) -> Done:
         """`coral` on the repository, or another program."""
         command = [str(self.coral), "-C", str(self.path), *words[1:]] if words[0] == "coral" else list(words)
         try:
@@ -39,11 +39,11 @@ class Repository:
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=PATIENCE,
+                timeout=patience,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Done(-1, "", f"not done within {PATIENCE} s")
+            return Done(-1, "", f"not done within {patience:.0f} s")
         return Done(done.returncode, done.stdout, done.stderr)
 
     def must(self, *words: str) -> str:

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from coral_bench.places import Failure
 
-from .repository import Repository
+from .repository import PATIENCE, Repository
 
 _OTHER_AT_WORK = "is at work"
 
@@ -57,8 +57,10 @@ class Upkeep:
         for thread in self.threads:
             thread.join()
 
-    def coral(self, *words: str, also: tuple[int, ...] = (), may_say: str = "") -> str:
-        done = self.repository.run("coral", *words)
+    def coral(
+        self, *words: str, also: tuple[int, ...] = (), may_say: str = "", patience: float = PATIENCE
+    ) -> str:
+        done = self.repository.run("coral", *words, patience=patience)
         if done.code == 0 or done.code in also or (may_say and may_say in done.err):
             return done.out
         if self.killing:
@@ -70,7 +72,9 @@ class Upkeep:
         self.coral("gc", "-q", *(("--prune=now",) if dice.random() < 0.8 else ()), may_say=_OTHER_AT_WORK)
 
     def repack(self, dice: random.Random) -> None:
-        self.coral("repack", "-q", *(("--all",) if dice.random() < 0.2 else ()), may_say=_OTHER_AT_WORK)
+        # Gigabytes encoded anew, beside everything else.
+        every, patience = (("--all",), 4 * PATIENCE) if dice.random() < 0.2 else ((), PATIENCE)
+        self.coral("repack", "-q", *every, may_say=_OTHER_AT_WORK, patience=patience)
 
     def warm(self, dice: random.Random) -> None:
         branches = self.coral("branch", "-l").replace("*", " ").split()
