@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "repo/overlay_rows.hpp"
 
+#include <fmt/format.h>
+
 #include <optional>
 
 #include "repo/staged_file.hpp"
@@ -88,6 +90,16 @@ Status forget_units_of(Database& db, std::uint64_t ino) {
         if (there) staging = st.uuid(0);
     }
     return staging ? forget_units(db, *staging) : Status();
+}
+
+Status forget_stray_units(Database& db) {
+    for (const char* noted : {"overlay_unit", "overlay_link"}) {
+        CORAL_CHECK(db.prepare(fmt::format("DELETE FROM {} WHERE staging NOT IN (SELECT staging FROM inode WHERE "
+                                           "staging IS NOT NULL)",
+                                           noted))
+                        .run());
+    }
+    return {};
 }
 
 }  // namespace coral::repo

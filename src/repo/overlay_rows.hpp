@@ -29,5 +29,7 @@ Status cut_links(Database& db, const Uuid& staging, std::uint64_t size);
 // The staging file goes, or what was written since does not count.
 Status forget_units(Database& db, const Uuid& staging);
 Status forget_units_of(Database& db, std::uint64_t ino);
+// Of files that were removed while they were open, and written to afterwards.
+Status forget_stray_units(Database& db);
 
 }  // namespace coral::repo

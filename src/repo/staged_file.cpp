@@ -184,25 +184,68 @@ Status StagedFile::read_under(const Under& under, std::uint64_t offset, MutableB
 
 // ---- writing
 
+// Claims the units that are not here, and waits for those that another write is filling. However the write ends, nobody
+// waits for it afterwards.
+class StagedFile::Writing {
+  public:
+    Writing(StagedFile& file, std::uint64_t offset, std::uint64_t length) : file_(file) {
+        std::unique_lock lock(file_.units_mutex_);
+        const std::uint64_t first = offset / kUnit, end = (offset + length - 1) / kUnit + 1;
+        auto last = [&] { return std::min<std::uint64_t>(end, file_.units_.size()); };
+        auto free = [&] {
+            if (file_.alone_) return false;
+            for (std::uint64_t unit = first; unit < last(); ++unit) {
+                if (file_.units_[unit] == Unit::kFilling) return false;
+            }
+            return true;
+        };
+        // All or nothing, so that two writes never hold a part each and wait for the other's.
+        file_.units_settled_.wait(lock, free);
+        for (std::uint64_t unit = first; unit < last(); ++unit) {
+            if (file_.units_[unit] == Unit::kUnder) units_.push_back(unit);
+        }
+        for (std::uint64_t unit : units_) file_.units_[unit] = Unit::kFilling;
+        ++file_.writing_;
+    }
+    ~Writing() {
+        {
+            std::lock_guard lock(file_.units_mutex_);
+            settle_locked(Unit::kUnder);
+            --file_.writing_;
+        }
+        file_.units_settled_.notify_all();
+    }
+    Writing(const Writing&) = delete;
+    Writing& operator=(const Writing&) = delete;
+
+    const std::vector<std::uint64_t>& units() const { return units_; }
+    // They are all in the staging file, and their rows say so.
+    void filled() {
+        {
+            std::lock_guard lock(file_.units_mutex_);
+            settle_locked(Unit::kHere);
+        }
+        file_.units_settled_.notify_all();
+    }
+
+  private:
+    void settle_locked(Unit state) {
+        for (std::uint64_t unit : units_) {
+            if (unit < file_.units_.size()) file_.units_[unit] = state;
+        }
+        units_.clear();
+    }
+
+    StagedFile& file_;
+    std::vector<std::uint64_t> units_;
+};
+
 Status StagedFile::write(std::uint64_t offset, Bytes data) {
     if (data.empty()) return {};
-    const std::vector<std::uint64_t> units = begin_write(offset, data.size());
-    Status written = write_claimed(units, offset, data);
-    end_write();
-    return written;
-}
-
-Status StagedFile::write_claimed(const std::vector<std::uint64_t>& units, std::uint64_t offset, Bytes data) {
-    if (!units.empty()) {
-        Status filled;
-        for (std::uint64_t unit : units) {
-            filled = fill_unit(unit, offset, data);
-            if (!filled) break;
-        }
-        if (filled && promised_) filled = sync_filled();
-        if (filled) filled = overlay_.enter_units(units);
-        settle_units(units, filled ? Unit::kHere : Unit::kUnder);
-        CORAL_CHECK(filled);
+    Writing writing(*this, offset, data.size());
+    if (!writing.units().empty()) {
+        CORAL_CHECK(fill(writing.units(), offset, data));
+        writing.filled();
     }
     CORAL_TRY(auto opened, file());
     CORAL_CHECK(opened->write_at(offset, data));
@@ -210,42 +253,31 @@ Status StagedFile::write_claimed(const std::vector<std::uint64_t>& units, std::u
     return {};
 }
 
-Status StagedFile::sync_filled() {
+Status StagedFile::fill(const std::vector<std::uint64_t>& units, std::uint64_t offset, Bytes data) {
+    for (std::uint64_t unit : units) CORAL_CHECK(fill_unit(unit, offset, data));
+    if (promised_) CORAL_CHECK(sync_data());
+    return overlay_.enter_units(units);
+}
+
+Status StagedFile::sync_data() {
+    if (!lost_bytes_) {
+        CORAL_TRY(auto opened, file());
+        Status synced = opened->sync_data();
+        if (!synced) lost_bytes_ = true;
+        return synced;
+    }
+    return make_error(Errc::kIo, path_ + ": the disk did not take all that was written; write the file again");
+}
+
+void StagedFile::give_back(std::uint64_t offset, std::uint64_t length) {
+    std::uint64_t end = offset + length;
+    (void)size_.compare_exchange_strong(end, offset);
+}
+
+Status StagedFile::drop_excess() {
     CORAL_TRY(auto opened, file());
-    return opened->sync_data();
-}
-
-std::vector<std::uint64_t> StagedFile::begin_write(std::uint64_t offset, std::uint64_t length) {
-    std::vector<std::uint64_t> mine;
-    std::unique_lock lock(units_mutex_);
-    const std::uint64_t first = offset / kUnit, end = (offset + length - 1) / kUnit + 1;
-    auto last = [&] { return std::min<std::uint64_t>(end, units_.size()); };
-    auto free = [&] {
-        if (alone_) return false;
-        for (std::uint64_t unit = first; unit < last(); ++unit) {
-            if (units_[unit] == Unit::kFilling) return false;
-        }
-        return true;
-    };
-    // All or nothing, so that two writes never hold a part each and wait for the other's.
-    units_settled_.wait(lock, free);
-    ++writing_;
-    for (std::uint64_t unit = first; unit < last(); ++unit) {
-        if (units_[unit] != Unit::kUnder) continue;
-        units_[unit] = Unit::kFilling;
-        mine.push_back(unit);
-    }
-    return mine;
-}
-
-void StagedFile::end_write() {
-    bool wanted;
-    {
-        std::lock_guard lock(units_mutex_);
-        --writing_;
-        wanted = alone_ && writing_ == 0;
-    }
-    if (wanted) units_settled_.notify_all();
+    CORAL_TRY(const FileStat below, opened->stat());
+    return below.size > size() ? opened->truncate(size()) : Status();
 }
 
 // A unit must be whole in the staging file before its row says so: from what lies under it, or from the write if that
@@ -268,16 +300,6 @@ Status StagedFile::fill_unit(std::uint64_t unit, std::uint64_t offset, Bytes dat
     return opened->write_at(begin, buffer);
 }
 
-void StagedFile::settle_units(const std::vector<std::uint64_t>& units, Unit state) {
-    {
-        std::lock_guard lock(units_mutex_);
-        for (std::uint64_t unit : units) {
-            if (unit < units_.size()) units_[unit] = state;
-        }
-    }
-    units_settled_.notify_all();
-}
-
 void StagedFile::grow_to(std::uint64_t end) {
     std::uint64_t size = size_.load();
     while (size < end && !size_.compare_exchange_weak(size, end)) {
@@ -296,6 +318,7 @@ Status StagedFile::truncate(std::uint64_t size) {
     }
     CORAL_TRY(auto opened, file());
     CORAL_CHECK(opened->truncate(size));
+    if (size == 0) lost_bytes_ = false;
     size_.store(size);
     return {};
 }

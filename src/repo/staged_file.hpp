@@ -121,6 +121,15 @@ class StagedFile {
     Status truncate(std::uint64_t size);
     // Room at the end for `length` bytes: returns where it begins.
     std::uint64_t reserve(std::uint64_t length) { return size_.fetch_add(length); }
+    // What was reserved could not be written; it stays, as zeros, where somebody has reserved more behind it.
+    void give_back(std::uint64_t offset, std::uint64_t length);
+    // The caller is alone and the only one who truncates. A write that failed has left its first part behind the end:
+    // it must not be found there when the file grows, nor by the next process, which asks the file below for its size.
+    Status drop_excess();
+
+    // Once it has failed it fails until the file is emptied: the kernel tells of lost bytes only once, and fsync must
+    // not succeed afterwards.
+    Status sync_data();
 
   private:
     enum class Unit : std::uint8_t { kUnder, kFilling, kHere };
@@ -135,20 +144,16 @@ class StagedFile {
     void put_link(const Link& link);        // units_mutex_ held
     Status read_unit_part(std::uint64_t offset, MutableBytes out);
     static Status read_under(const Under& under, std::uint64_t offset, MutableBytes out);
-    // A write begins: claims its units that are not here; waits for those that another write is filling.
-    std::vector<std::uint64_t> begin_write(std::uint64_t offset, std::uint64_t length);
-    Status write_claimed(const std::vector<std::uint64_t>& units, std::uint64_t offset, Bytes data);
-    void end_write();
-    Status sync_filled();
+    class Writing;  // a write that is under way
+    Status fill(const std::vector<std::uint64_t>& units, std::uint64_t offset, Bytes data);
     Status fill_unit(std::uint64_t unit, std::uint64_t offset, Bytes data);
-    void settle_units(const std::vector<std::uint64_t>& units, Unit state);
     void grow_to(std::uint64_t end);
 
     Uuid uuid_;
     std::string path_;
     std::shared_ptr<StagingFiles> files_;
     std::atomic<std::uint64_t> size_;
-    std::atomic<bool> name_synced_{false}, promised_{false};
+    std::atomic<bool> name_synced_{false}, promised_{false}, lost_bytes_{false};
     const std::shared_ptr<std::atomic<bool>> reusable_ = std::make_shared<std::atomic<bool>>(false);
 
     mutable std::mutex units_mutex_;  // guards all below

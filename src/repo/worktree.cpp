@@ -161,8 +161,12 @@ Status Worktree::Impl::heal() {
     CORAL_CHECK(heal_rows(ready));
     CORAL_CHECK(drop_stray_staging());
     for (Ino ino : ready) {
-        CORAL_TRY(InodePtr inode, load_inode(ino));
-        enqueue(inode);
+        auto inode = load_inode(ino);
+        // One file whose base cannot be read must not take the branch with it.
+        if (!inode)
+            log_error("{}: inode {}: {}", tree.branch_, ino, inode.error().message);
+        else
+            enqueue(*inode);
     }
     return inherited ? Status() : tree.resumed();
 }
@@ -256,8 +260,8 @@ Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready, std::ve
             CORAL_CHECK(forget_units(db, *row.staging));
             return db
                 .prepare(
-                    "UPDATE inode SET staging=NULL, ingested=0, complete=1, overlay=NULL, previous=NULL, content=?, "
-                    "size=? WHERE ino=?")
+                    "UPDATE inode SET staging=NULL, ingested=0, complete=1, synced=0, overlay=NULL, previous=NULL, "
+                    "content=?, size=? WHERE ino=?")
                 .bind(*earlier)
                 .bind(record->size)
                 .bind(row.ino)

@@ -133,8 +133,9 @@ Status Worktree::Impl::begin_write_locked(const InodePtr& inode, bool empty) {
     bool overlaid = fresh && content && staged->size() > 0;
     if (has_row) {
         auto rows = [&](Database& db) -> Status {
-            if (fresh) {
-                Statement st = db.prepare("UPDATE inode SET staging=?, boot=?, overlay=?, overlay_limit=? WHERE ino=?");
+            if (fresh) {  // nothing of it is on the disk, whatever was of an earlier one
+                Statement st =
+                    db.prepare("UPDATE inode SET staging=?, boot=?, overlay=?, overlay_limit=?, synced=0 WHERE ino=?");
                 st.bind(staged->uuid()).bind(boot);
                 if (overlaid)
                     st.bind(*content).bind(staged->size());
@@ -191,6 +192,7 @@ Status Worktree::write(const InodePtr& inode, std::uint64_t offset, Bytes data) 
         if (!staged) CORAL_CHECK(impl_->begin_write(inode));
     }
     Status written = staged->write(offset, data);
+    if (!written) impl_->undo_growth(inode, staged);
     CORAL_CHECK(impl_->finish_write(inode, staged));
     return written;
 }
@@ -213,6 +215,10 @@ Result<std::uint64_t> Worktree::append(const InodePtr& inode, Bytes data) {
         if (!staged) CORAL_CHECK(impl_->begin_write(inode));
     }
     Status written = staged->write(offset, data);
+    if (!written) {
+        staged->give_back(offset, data.size());
+        impl_->undo_growth(inode, staged);
+    }
     CORAL_CHECK(impl_->finish_write(inode, staged));
     CORAL_CHECK(written);
     return offset;
@@ -232,6 +238,17 @@ Status Worktree::Impl::finish_write(const InodePtr& inode, const std::shared_ptr
     // A page written back after the last close: nobody will flush it again.
     if (nobody_else) return complete_file(inode);
     return {};
+}
+
+// The caller of a write that fails is told that the file is as long as it was.
+void Worktree::Impl::undo_growth(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged) {
+    StagedFile::Alone alone(*staged);
+    std::lock_guard ops(ops_mutex);
+    {
+        std::lock_guard lock(inode->mutex);
+        if (inode->loan.may_be_written()) return;  // the file below is as long as whoever writes it says
+    }
+    if (Status cut = staged->drop_excess(); !cut) log_warn("{}: {}", staged->path(), cut.error().message);
 }
 
 Status Worktree::Impl::truncate_locked(const InodePtr& inode, std::uint64_t size) {
@@ -267,17 +284,21 @@ Status Worktree::Impl::truncate_locked(const InodePtr& inode, std::uint64_t size
     }
     // A file that is empty is not cut: ext4 takes a cut for the sign of a careless rewrite, and makes close(2) wait
     // until all that was written since is on the disk (auto_da_alloc).
-    if (size != 0 || staged->size() != 0 || !staged->whole()) CORAL_CHECK(staged->truncate(size));
+    Status cut;
+    if (size != 0 || staged->size() != 0 || !staged->whole()) cut = staged->truncate(size);
     bool nobody_writes;
     {
         std::lock_guard lock(inode->mutex);
         ++inode->generation;
-        inode->size = size;
-        inode->mtime_ns = inode->ctime_ns = now_ns();
+        if (cut) {
+            inode->size = size;
+            inode->mtime_ns = inode->ctime_ns = now_ns();
+        }
         nobody_writes = inode->writers == 0;
     }
-    if (!nobody_writes) return {};
-    return complete_locked(inode);  // truncate(2) without a descriptor: nobody will flush
+    if (!nobody_writes) return cut;
+    Status completed = complete_locked(inode);  // truncate(2) without a descriptor: nobody will flush
+    return cut ? std::move(completed) : std::move(cut);
 }
 
 Status Worktree::allocate(const InodePtr& inode, std::uint64_t offset, std::uint64_t length, bool keep_size) {
@@ -390,8 +411,7 @@ Status Worktree::sync_file(const InodePtr& inode) {
     if (unlinked) return {};
     if (staged) {
         staged->promise();
-        CORAL_TRY(auto file, staged->file());
-        CORAL_CHECK(file->sync_data());
+        CORAL_CHECK(staged->sync_data());
         if (!staged->name_synced()) {
             CORAL_CHECK(repo_.os().sync_dir(impl_->staging_dir));
             staged->set_name_synced();

@@ -258,6 +258,7 @@ struct Worktree::Impl {
     Status begin_write(const InodePtr& inode);  // afterwards: staged, incomplete, its row says so
     Status begin_write_locked(const InodePtr& inode, bool empty);
     Status finish_write(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged);
+    void undo_growth(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged);
     Status complete_file(const InodePtr& inode);
     Status complete_locked(const InodePtr& inode);
     Status truncate_locked(const InodePtr& inode, std::uint64_t size);

@@ -153,7 +153,7 @@ Status Worktree::Impl::place_content_locked(const InodePtr& to, const FileId& co
         CORAL_CHECK(
             db.prepare(
                   "UPDATE inode SET content=?, size=?, mtime_ns=?, ctime_ns=?, staging=NULL, ingested=0, complete=1, "
-                  "overlay=NULL WHERE ino=?")
+                  "synced=0, overlay=NULL WHERE ino=?")
                 .bind(content)
                 .bind(size)
                 .bind(now)

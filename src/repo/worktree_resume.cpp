@@ -45,18 +45,11 @@ Result<bool> Worktree::Impl::resume_row(const Row& row, std::vector<Ino>& ready)
 
 Status Worktree::Impl::purge_removed() {
     return state.write([&](Database& db) -> Status {
-        for (const char* noted : {"overlay_unit", "overlay_link"}) {
-            CORAL_CHECK(db.prepare(fmt::format("DELETE FROM {} WHERE staging IN (SELECT staging FROM inode WHERE "
-                                               "worktree=? AND parent=0 AND ino!=? AND staging IS NOT NULL)",
-                                               noted))
-                            .bind(row_id)
-                            .bind(tree.root_->ino)
-                            .run());
-        }
-        return db.prepare("DELETE FROM inode WHERE worktree=? AND parent=0 AND ino!=?")
-            .bind(row_id)
-            .bind(tree.root_->ino)
-            .run();
+        CORAL_CHECK(db.prepare("DELETE FROM inode WHERE worktree=? AND parent=0 AND ino!=?")
+                        .bind(row_id)
+                        .bind(tree.root_->ino)
+                        .run());
+        return forget_stray_units(db);
     });
 }
 

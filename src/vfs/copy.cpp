@@ -74,6 +74,8 @@ Result<std::size_t> MountedFilesystem::copy_bytes(FileHandle& from, std::uint64_
         done += *got;
         wrote(to, to_offset + done - *got, *got);
         to.turn = backlog_->turn(*got);
+        // The answer waits for its turn: no more comes before it than a few writes would bring.
+        if (to.turn.load() > repo::Backlog::Clock::now()) break;
     }
     return static_cast<std::size_t>(done);
 }

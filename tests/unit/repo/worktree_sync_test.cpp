@@ -9,71 +9,12 @@
 #include <thread>
 #include <vector>
 
-#include "coral/repo/worktree.hpp"
-#include "support/failing_os.hpp"
-#include "support/temp_dir.hpp"
+#include "unit/repo/worktree_fixture.hpp"
 
 namespace coral::repo {
 namespace {
 
-class WorktreeSync : public ::testing::Test {
-  protected:
-    void SetUp() override {
-        ASSERT_TRUE(Repository::init(os_, path(), {}));
-        open();
-    }
-    void TearDown() override {
-        os_.on_read = nullptr;
-        close();
-    }
-    std::string path() const { return dir_.path() + "/r"; }
-    static bool staging(const std::string& path) { return path.find("/staging/") != std::string::npos; }
-
-    // The next process's.
-    void open() {
-        open_repository();
-        open_tree();
-    }
-    void open_repository() {
-        close();
-        auto repo = Repository::open(os_, path(), {});
-        ASSERT_TRUE(repo) << repo.error().message;
-        repo_ = std::move(*repo);
-    }
-    void open_tree() {
-        auto tree = Worktree::open(*repo_, "main", pool_);
-        ASSERT_TRUE(tree) << tree.error().message;
-        tree_ = *tree;
-    }
-    void close() {
-        inode_.reset();
-        tree_.reset();
-        repo_.reset();
-    }
-    // Open for writing, as inode_.
-    void create(const std::string& name) {
-        auto root = tree_->lookup_path("");
-        ASSERT_TRUE(root);
-        auto made = tree_->create_file(*root, name, 0644, 0, 0);
-        ASSERT_TRUE(made) << made.error().message;
-        inode_ = *made;
-        ASSERT_TRUE(tree_->open_file(inode_, true, false));
-    }
-    void find(const std::string& name) {
-        auto found = tree_->lookup_path(name);
-        ASSERT_TRUE(found) << found.error().message;
-        inode_ = *found;
-    }
-    void write(std::uint64_t offset, Bytes bytes) { ASSERT_TRUE(tree_->write(inode_, offset, bytes)); }
-
-    test::TempDir dir_;
-    test::FailingOs os_;
-    ThreadPool pool_{"test", 2};
-    std::unique_ptr<Repository> repo_;
-    std::shared_ptr<Worktree> tree_;
-    InodePtr inode_;
-    const Buffer data_ = Buffer(3 * Worktree::kLinkUnit, std::byte{7});
-};
+class WorktreeSync : public WorktreeFileTest {};
 
 // What fsync knew when it began must not stand behind what was written meanwhile: the row's size goes into trees.
 TEST_F(WorktreeSync, AFileThatIsWrittenWhileItIsSyncedKeepsItsSize) {
@@ -121,9 +62,7 @@ TEST_F(WorktreeSync, AFileThatIsSyncedWhileItIsWrittenIsNotTakenForComplete) {
     tree_->close_file(inode_, true);
     ASSERT_TRUE(tree_->sync_names());
     EXPECT_FALSE(tree_->wait_ingested());
-    close();
-    os_.boots = "-power was cut";
-    open();
+    cut_the_power();
     find("f");
     EXPECT_TRUE(tree_->attributes(inode_).incomplete);
 }
@@ -154,6 +93,68 @@ TEST_F(WorktreeSync, UnitsThatAreBeingFilledAreWaitedFor) {
     ASSERT_TRUE(begun);
     sync.join();
     EXPECT_TRUE(done);
+    tree_->close_file(inode_, true);
+    ASSERT_TRUE(tree_->wait_ingested());
+}
+
+// A file that was synced, then became a copy of a stored one: what is written after the next fsync has never been
+// synced, whatever was of the file's earlier bytes.
+TEST_F(WorktreeSync, WhatIsWrittenOverACopyIsNotTakenForSynced) {
+    create("source");
+    write(0, data_);
+    tree_->close_file(inode_, true);
+    ASSERT_TRUE(tree_->wait_ingested());
+    auto content = tree_->content_id(inode_);
+    ASSERT_TRUE(content);
+    create("f");
+    write(0, Bytes(data_).first(1));
+    ASSERT_TRUE(tree_->sync_file(inode_));
+    ASSERT_TRUE(tree_->place_content(inode_, *content, data_.size()));
+    ASSERT_TRUE(tree_->sync_file(inode_));
+    const Buffer other(10, std::byte{1});
+    write(Worktree::kLinkUnit, other);
+    ASSERT_TRUE(tree_->sync_names());  // of all that is in state.db: the rows of that write, too
+    cut_the_power();
+    find("f");
+    EXPECT_FALSE(tree_->attributes(inode_).incomplete);
+    EXPECT_EQ(read_all(), data_);
+}
+
+// The kernel tells of bytes that the disk did not take once. Who asks again must not hear that all is well.
+TEST_F(WorktreeSync, AfterAFailureFsyncFailsUntilTheFileIsWrittenAnew) {
+    create("f");
+    write(0, data_);
+    os_.fail_sync = true;
+    EXPECT_FALSE(tree_->sync_file(inode_));
+    os_.fail_sync = false;
+    EXPECT_FALSE(tree_->sync_file(inode_));
+    write(0, data_);  // the first bytes again; the others may be lost
+    EXPECT_FALSE(tree_->sync_file(inode_));
+    SetAttributes empty;
+    empty.size = 0;
+    ASSERT_TRUE(tree_->set_attributes(inode_, empty));
+    write(0, data_);
+    EXPECT_TRUE(tree_->sync_file(inode_));
+    tree_->close_file(inode_, true);
+    ASSERT_TRUE(tree_->wait_ingested());
+}
+
+// A write into a unit of a stored file syncs it on its own account once the file was synced: what that is told is kept.
+TEST_F(WorktreeSync, AFailureThatAWriteWasToldIsToldToFsyncToo) {
+    create("f");
+    write(0, data_);
+    tree_->close_file(inode_, true);
+    ASSERT_TRUE(tree_->wait_ingested());
+    open();  // lets the staging file go: what is written now lies over the stored one
+    find("f");
+    ASSERT_TRUE(tree_->open_file(inode_, true, false));
+    write(0, Bytes(data_).first(1));
+    ASSERT_TRUE(tree_->sync_file(inode_));
+    write(1, Bytes(data_).first(1));
+    os_.fail_sync = true;
+    EXPECT_FALSE(tree_->write(inode_, Worktree::kLinkUnit, Bytes(data_).first(1)));
+    os_.fail_sync = false;
+    EXPECT_FALSE(tree_->sync_file(inode_));
     tree_->close_file(inode_, true);
     ASSERT_TRUE(tree_->wait_ingested());
 }

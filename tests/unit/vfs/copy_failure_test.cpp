@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // copy_file_range(2) where the disk has no room left.
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
+#include <mutex>
 
 #include "support/failing_os.hpp"
 #include "vfs_fixture.hpp"
@@ -17,6 +19,7 @@ class CopyOnAFullDisk : public VfsTest {
         repo_.reset();  // before what it works on
     }
     FailingOs os_;
+    std::mutex held_;  // as long as what waits for it
 };
 
 // The kernel takes an error for "nothing was changed": so must it be, or the next append would be in the wrong place.
@@ -70,6 +73,38 @@ TEST_F(CopyOnAFullDisk, WhatIsLinkedAfterAFailedAppendStays) {
     EXPECT_GE(longest, unit + data.size());
     EXPECT_VALUE(c().read(linked->handle, unit, data.size()), data);
     for (auto* each : {&in->handle, &out->handle, &linked->handle}) ASSERT_OK(c().close(*each));
+}
+
+// While ingest is behind a copy is a writer like any other: one call brings no more than a few writes would, and
+// whoever comes next does not wait for what it has not brought yet.
+TEST_F(CopyOnAFullDisk, IsSlowedDownWhileIngestIsBehind) {
+    vfs::Options options;
+    options.backlog = 0;
+    remount(options);
+    std::unique_lock hold(held_);
+    os_.on_write = [&](const std::string& path) {
+        if (path.ends_with(".pack")) std::lock_guard wait(held_);
+    };
+    const std::string data = noise(16u << 20, 15);
+    ASSERT_OK(c().put("branches/main/f", data));
+    auto in = c().open("branches/main/f", O_RDONLY);
+    auto out = c().create("branches/main/g", O_WRONLY);
+    ASSERT_OK(in);
+    ASSERT_OK(out);
+    ASSERT_TRUE(fs_->behind());
+    std::uint64_t done = 0;
+    int calls = 0;
+    for (; calls < 100 && done < data.size(); ++calls) {
+        auto part = fs_->copy_range(in->handle, done, out->handle, done, data.size() - done);
+        ASSERT_OK(part);
+        done += *part;
+    }
+    EXPECT_GE(calls, 4);
+    EXPECT_GT(fs_->turn(out->handle), std::chrono::steady_clock::time_point{});
+    hold.unlock();
+    ASSERT_OK(c().close(in->handle));
+    ASSERT_OK(c().close(out->handle));
+    EXPECT_TRUE(*c().cat("branches/main/g") == data);
 }
 
 }  // namespace
