@@ -266,6 +266,7 @@ struct Worktree::Impl {
 
     // ---- worktree_links.cpp
     std::function<Status(const std::vector<std::uint64_t>&)> unit_writer(const Uuid& staging);
+    Result<std::shared_ptr<const store::FileRecord>> record_below(const FileId& id, std::uint64_t size);
     Result<std::shared_ptr<StagedFile>> open_staged(const Row& row);
     Result<bool> link_alone(const InodePtr& to, const std::shared_ptr<StagedFile>& staged, const StagedFile::Link& link,
                             InFlight& change);

@@ -3,6 +3,7 @@
 // of several, which show through a staging file (staged_file.hpp) until ingest reads them.
 #include <algorithm>
 
+#include "coral/base/log.hpp"
 #include "repo/overlay_rows.hpp"
 #include "repo/worktree_impl.hpp"
 
@@ -24,6 +25,18 @@ std::function<Status(const std::vector<std::uint64_t>&)> Worktree::Impl::unit_wr
     };
 }
 
+// A damaged record: what it would show cannot be read, but the file has a name still, and can be removed.
+Result<std::shared_ptr<const store::FileRecord>> Worktree::Impl::record_below(const FileId& id, std::uint64_t size) {
+    auto record = repo.store().file(id);
+    if (record || (record.error().code != Errc::kCorrupt && record.error().code != Errc::kNotFound)) return record;
+    log_error("{}: what lies below a file that is not stored yet cannot be read: {}", tree.branch_,
+              record.error().message);
+    auto unreadable = std::make_shared<store::FileRecord>();
+    unreadable->id = id;
+    unreadable->size = size;
+    return std::shared_ptr<const store::FileRecord>(std::move(unreadable));
+}
+
 Result<std::shared_ptr<StagedFile>> Worktree::Impl::open_staged(const Row& row) {
     std::string path = staging_path(*row.staging);
     CORAL_TRY(FileStat stat, repo.os().stat(path));
@@ -40,13 +53,13 @@ Result<std::shared_ptr<StagedFile>> Worktree::Impl::open_staged(const Row& row) 
     StagedFile::Overlay overlay;
     overlay.store = &repo.store();
     if (row.overlay) {
-        CORAL_TRY(overlay.record, repo.store().file(FileId::from(*row.overlay)));
+        CORAL_TRY(overlay.record, record_below(FileId::from(*row.overlay), row.overlay_limit));
     }
     overlay.limit = row.overlay_limit;
     overlay.enter_units = unit_writer(*row.staging);
     std::vector<StagedFile::Link> links;
     for (const LinkRow& link : rows) {
-        CORAL_TRY(auto record, repo.store().file(link.content));
+        CORAL_TRY(auto record, record_below(link.content, link.from + link.length));
         links.push_back({link.unit, link.length, link.from, std::move(record)});
     }
     staged->set_overlay(std::move(overlay), units, links);

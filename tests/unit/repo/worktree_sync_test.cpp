@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "repo/state.hpp"
 #include "unit/repo/worktree_fixture.hpp"
 
 namespace coral::repo {
@@ -157,6 +158,35 @@ TEST_F(WorktreeSync, AFailureThatAWriteWasToldIsToldToFsyncToo) {
     EXPECT_FALSE(tree_->sync_file(inode_));
     tree_->close_file(inode_, true);
     ASSERT_TRUE(tree_->wait_ingested());
+}
+
+// One damaged record must not take the branch with it, and who finds the file must be able to remove it.
+TEST_F(WorktreeSync, AFileOverADamagedOneCanBeRemoved) {
+    create("other");
+    write(0, data_);
+    tree_->close_file(inode_, true);
+    create("f");
+    os_.on_write = [&](const std::string& path) {
+        if (staging(path)) os_.unreadable = path;  // it waits for the next process: its ingest fails
+    };
+    write(0, data_);
+    os_.on_write = nullptr;
+    tree_->close_file(inode_, true);
+    EXPECT_FALSE(tree_->wait_ingested());
+    ASSERT_TRUE(repo_->state().write([](Database& db) {
+        return db.execute("UPDATE inode SET overlay=zeroblob(32), overlay_limit=size WHERE name=CAST('f' AS BLOB)");
+    }));
+    open();
+    find("f");
+    Buffer out(data_.size());
+    EXPECT_FALSE(tree_->read(inode_, 0, out));
+    find("other");
+    EXPECT_EQ(read_all(), data_);
+    ASSERT_TRUE(tree_->unlink(tree_->root(), "f"));
+    EXPECT_FALSE(tree_->lookup_path("f"));
+    CommitOptions options;
+    options.message = "without it";
+    EXPECT_TRUE(tree_->commit(options));
 }
 
 // What an earlier process left to be ingested counts from the beginning.
