@@ -45,8 +45,7 @@ TEST_F(FailedWrite, AtTheEndLeavesNothingThere) {
     std::fill_n(wanted.begin(), 5, std::byte{7});
     wanted.back() = std::byte{7};
     EXPECT_EQ(read_all(), wanted);
-    tree_->close_file(inode_, true);
-    ASSERT_TRUE(tree_->wait_ingested());
+    close_stored();
 }
 
 TEST_F(FailedWrite, AnAppendLeavesNothingThere) {
@@ -65,15 +64,11 @@ TEST_F(FailedWrite, AnAppendLeavesNothingThere) {
     Buffer wanted(5, std::byte{7});
     wanted.insert(wanted.end(), ones_.begin(), ones_.end());
     EXPECT_EQ(read_all(), wanted);
-    tree_->close_file(inode_, true);
-    ASSERT_TRUE(tree_->wait_ingested());
+    close_stored();
 }
 
 TEST_F(FailedWrite, ATruncateThatTheDiskRefusesLeavesTheFileComplete) {
-    create("f");
-    write(0, data_);
-    tree_->close_file(inode_, true);
-    ASSERT_TRUE(tree_->wait_ingested());
+    create_stored("f");
     SetAttributes huge;
     huge.size = std::uint64_t{1} << 61;
     EXPECT_FALSE(tree_->set_attributes(inode_, huge));
@@ -87,13 +82,7 @@ TEST_F(FailedWrite, ATruncateThatTheDiskRefusesLeavesTheFileComplete) {
 
 // No memory, say: whoever waits for the write, or for the units that it was filling, must not wait for ever.
 TEST_F(FailedWrite, AnExceptionLeavesNobodyWaiting) {
-    create("f");
-    write(0, data_);
-    tree_->close_file(inode_, true);
-    ASSERT_TRUE(tree_->wait_ingested());
-    open();  // lets the staging file go: what is written now lies over the stored one
-    find("f");
-    ASSERT_TRUE(tree_->open_file(inode_, true, false));
+    create_overlaid("f");
     os_.on_write = [](const std::string& path) {
         if (staging(path)) throw std::bad_alloc();
     };
@@ -105,19 +94,12 @@ TEST_F(FailedWrite, AnExceptionLeavesNobodyWaiting) {
     Buffer wanted = data_;
     std::copy(ones_.begin(), ones_.end(), wanted.begin() + 5);
     EXPECT_EQ(read_all(), wanted);
-    tree_->close_file(inode_, true);
-    ASSERT_TRUE(tree_->wait_ingested());
+    close_stored();
 }
 
 // Written to after it was removed: the rows of what was written name a file that is no more.
 TEST_F(FailedWrite, ARemovedFileLeavesNoRows) {
-    create("f");
-    write(0, data_);
-    tree_->close_file(inode_, true);
-    ASSERT_TRUE(tree_->wait_ingested());
-    open();
-    find("f");
-    ASSERT_TRUE(tree_->open_file(inode_, true, false));
+    create_overlaid("f");
     ASSERT_TRUE(tree_->unlink(tree_->root(), "f"));
     write(5, ones_);
     auto rows = [&] {

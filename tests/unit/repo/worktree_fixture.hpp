@@ -62,6 +62,24 @@ class WorktreeFileTest : public ::testing::Test {
         inode_ = *found;
     }
     void write(std::uint64_t offset, Bytes bytes) { ASSERT_TRUE(tree_->write(inode_, offset, bytes)); }
+    // A file of data_ that is in the store.
+    void create_stored(const std::string& name) {
+        create(name);
+        write(0, data_);
+        close_stored();
+    }
+    void close_stored() {
+        tree_->close_file(inode_, true);
+        ASSERT_TRUE(tree_->wait_ingested());
+    }
+    // The same, and open for writing in a process that has no staging file of it: what is written lies over the stored
+    // one.
+    void create_overlaid(const std::string& name) {
+        create_stored(name);
+        open();
+        find(name);
+        ASSERT_TRUE(tree_->open_file(inode_, true, false));
+    }
     Buffer read_all() {
         Buffer out(static_cast<std::size_t>(tree_->attributes(inode_).size));
         auto got = tree_->read(inode_, 0, out);

@@ -30,8 +30,7 @@ TEST_F(WorktreeSync, AFileThatIsWrittenWhileItIsSyncedKeepsItsSize) {
     };
     ASSERT_TRUE(tree_->sync_file(inode_));
     EXPECT_TRUE(written);
-    tree_->close_file(inode_, true);
-    ASSERT_TRUE(tree_->wait_ingested());
+    close_stored();
     os_.on_sync = nullptr;
     CommitOptions options;
     options.message = "m";
@@ -71,13 +70,7 @@ TEST_F(WorktreeSync, AFileThatIsSyncedWhileItIsWrittenIsNotTakenForComplete) {
 // The row of a unit that such a write fills may reach the disk with what fsync writes to state.db: so fsync waits for
 // the unit's bytes, and syncs them.
 TEST_F(WorktreeSync, UnitsThatAreBeingFilledAreWaitedFor) {
-    create("f");
-    write(0, data_);
-    tree_->close_file(inode_, true);
-    ASSERT_TRUE(tree_->wait_ingested());
-    open();  // lets the staging file go: what is written now lies over the stored one
-    find("f");
-    ASSERT_TRUE(tree_->open_file(inode_, true, false));
+    create_overlaid("f");
     write(0, Bytes(data_).first(1));
     std::atomic<bool> begun{false}, done{false};
     std::thread sync;
@@ -94,17 +87,13 @@ TEST_F(WorktreeSync, UnitsThatAreBeingFilledAreWaitedFor) {
     ASSERT_TRUE(begun);
     sync.join();
     EXPECT_TRUE(done);
-    tree_->close_file(inode_, true);
-    ASSERT_TRUE(tree_->wait_ingested());
+    close_stored();
 }
 
 // A file that was synced, then became a copy of a stored one: what is written after the next fsync has never been
 // synced, whatever was of the file's earlier bytes.
 TEST_F(WorktreeSync, WhatIsWrittenOverACopyIsNotTakenForSynced) {
-    create("source");
-    write(0, data_);
-    tree_->close_file(inode_, true);
-    ASSERT_TRUE(tree_->wait_ingested());
+    create_stored("source");
     auto content = tree_->content_id(inode_);
     ASSERT_TRUE(content);
     create("f");
@@ -136,19 +125,12 @@ TEST_F(WorktreeSync, AfterAFailureFsyncFailsUntilTheFileIsWrittenAnew) {
     ASSERT_TRUE(tree_->set_attributes(inode_, empty));
     write(0, data_);
     EXPECT_TRUE(tree_->sync_file(inode_));
-    tree_->close_file(inode_, true);
-    ASSERT_TRUE(tree_->wait_ingested());
+    close_stored();
 }
 
 // A write into a unit of a stored file syncs it on its own account once the file was synced: what that is told is kept.
 TEST_F(WorktreeSync, AFailureThatAWriteWasToldIsToldToFsyncToo) {
-    create("f");
-    write(0, data_);
-    tree_->close_file(inode_, true);
-    ASSERT_TRUE(tree_->wait_ingested());
-    open();  // lets the staging file go: what is written now lies over the stored one
-    find("f");
-    ASSERT_TRUE(tree_->open_file(inode_, true, false));
+    create_overlaid("f");
     write(0, Bytes(data_).first(1));
     ASSERT_TRUE(tree_->sync_file(inode_));
     write(1, Bytes(data_).first(1));
@@ -156,8 +138,7 @@ TEST_F(WorktreeSync, AFailureThatAWriteWasToldIsToldToFsyncToo) {
     EXPECT_FALSE(tree_->write(inode_, Worktree::kLinkUnit, Bytes(data_).first(1)));
     os_.fail_sync = false;
     EXPECT_FALSE(tree_->sync_file(inode_));
-    tree_->close_file(inode_, true);
-    ASSERT_TRUE(tree_->wait_ingested());
+    close_stored();
 }
 
 // One damaged record must not take the branch with it, and who finds the file must be able to remove it.
