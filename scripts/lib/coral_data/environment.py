@@ -16,7 +16,7 @@ from .report import Failure, say
 # newest build with gigabytes of CUDA packages.
 TORCH = "torch==2.13.0"
 TRAINING = ("numpy", "safetensors", "transformers")
-TESTS = (*TRAINING, "accelerate", "gguf", "lightning", "onnx", "pytest", "pytest-timeout")
+TESTS = (*TRAINING, "accelerate", "gguf", "lightning", "onnx", "pytest", "pytest-timeout", "pytest-xdist")
 LEVELS = {"training": TRAINING, "tests": TESTS}
 CUDA = re.compile(r"^(nvidia|cuda|triton)\b", re.IGNORECASE)
 # What pip says on its way, before it ends with a mere "No matching distribution found": the first pattern is the better one.
