@@ -174,7 +174,10 @@ def read_only_media(folder: Path) -> Iterator[None]:
             subprocess.run(["chmod", "-R", "u+w", folder], check=True)
 
 
-def test_a_repository_on_read_only_media(history: Repo) -> None:
+def test_a_repository_on_read_only_media(history: Repo, place: Path) -> None:
+    temporary = place / "temporary"
+    temporary.mkdir()
+    history.coral.environment["TMPDIR"] = str(temporary)
     commit = history.rev_parse("main")
     before = tree_sums(history.commit_dir(commit))
     history.kill()  # what state.db says is partly in its WAL now
@@ -189,9 +192,9 @@ def test_a_repository_on_read_only_media(history: Repo) -> None:
         assert_same_tree(history.commit_dir(commit), before)
         assert_same_tree(history.main, before)
         assert errno_of(open_and_close, history.main / "new", os.O_CREAT | os.O_WRONLY) == errno.EROFS
+        assert list(temporary.iterdir()), "it is not where this test looks for it"
         history.umount()
-        left = [p.name for p in Path(os.environ.get("TMPDIR", "/tmp")).glob("coral-state-*")]
-        assert not left, "the copy of state.db goes with the process"
+        assert not list(temporary.iterdir()), "the copy of state.db goes with the process"
     assert tree_sums(history.path) == kept
 
 
