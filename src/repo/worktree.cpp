@@ -161,12 +161,8 @@ Status Worktree::Impl::heal() {
     CORAL_CHECK(heal_rows(ready));
     CORAL_CHECK(drop_stray_staging());
     for (Ino ino : ready) {
-        auto inode = load_inode(ino);
-        // One file whose base cannot be read must not take the branch with it.
-        if (!inode)
-            log_error("{}: inode {}: {}", tree.branch_, ino, inode.error().message);
-        else
-            enqueue(*inode);
+        CORAL_TRY(InodePtr inode, load_inode(ino));
+        enqueue(inode);
     }
     return inherited ? Status() : tree.resumed();
 }
