@@ -6,6 +6,7 @@ There are no skips: where /dev/fuse, the programs or the data are missing, every
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import sys
@@ -25,6 +26,19 @@ pytest.register_assert_rewrite("driver", "material", "small_files", "tensors")
 
 from driver import Coral, Repo, binaries, remove_tree  # noqa: E402
 from small_files import write_tree  # noqa: E402
+
+
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000  # linux/sched.h, linux/mount.h
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Run in several processes, each gets a mount namespace. In a common one, the namespace that a test of one process
+    makes (as a container does) would hold what another's has just mounted, whose `coral umount` then rightly fails."""
+    if not hasattr(config, "workerinput") or os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) or libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None):
+        raise OSError(ctypes.get_errno(), "a mount namespace of the test process's own")
 
 
 @pytest.fixture(scope="session", autouse=True)
