@@ -93,17 +93,25 @@ void Worktree::Impl::ingest_loop() {
             inode->queued = false;
         }
         Status done = ingest_one(inode, progress);
-        lock.lock();
+        bool failed = false;
+        std::string name;
+        {
+            // Both: who removes the file says so under its lock, and then looks for a failure to forget.
+            std::lock_guard inode_lock(inode->mutex);
+            lock.lock();
+            // A conflict means that the file is being written again: its next flush brings it back here.
+            failed = !done && done.error().code != Errc::kConflict && !inode->unlinked;
+            if (failed) failures[inode->ino] = done.error().message;
+            name = inode->name;
+        }
         --running;
         ++done_ever;
         if (waiting.counted) backlog->remove(waiting.bytes);
         current.reset();
         current_inode.reset();
-        // A conflict means that the file is being written again: its next flush brings it back here.
-        if (!done && done.error().code != Errc::kConflict) {
-            failures[inode->ino] = done.error().message;
+        if (failed) {
             lock.unlock();
-            log_error("ingest of {}: {}; its bytes stay in staging", inode->name, done.error().message);
+            log_error("ingest of {}: {}; its bytes stay in staging", name, done.error().message);
             lock.lock();
         }
         queue_idle.notify_all();

@@ -363,9 +363,9 @@ void Worktree::Impl::forget_removed(const InodePtr& inode) {
         written.erase(inode->ino);
     }
     if (closed_meanwhile) drop_kept_row(inode);
-    if (!orphan) return;
-    leave_orphan(orphan);
+    if (orphan) leave_orphan(orphan);
     std::lock_guard lock(queue_mutex);
+    failures.erase(inode->ino);  // a commit has no file to miss
     if (current_inode == inode && current) current->cancel = true;
 }
 

@@ -171,6 +171,27 @@ TEST_F(WorktreeSync, AFileOverADamagedOneCanBeRemoved) {
     EXPECT_TRUE(tree_->commit(options));
 }
 
+// A commit that comes right behind has no file to miss.
+TEST_F(WorktreeSync, WhatFailsOfAFileThatIsRemovedMeanwhileIsForgotten) {
+    std::atomic<bool> reading{false}, removed{false};
+    os_.on_read = [&, removes = std::this_thread::get_id()](std::size_t) {
+        reading = true;
+        while (!removed && std::this_thread::get_id() != removes) std::this_thread::yield();
+    };
+    create("f");
+    os_.on_write = [&](const std::string& path) {
+        if (staging(path)) os_.unreadable = path;
+    };
+    write(0, data_);
+    os_.on_write = nullptr;
+    tree_->close_file(inode_, true);
+    while (!reading) std::this_thread::yield();
+    EXPECT_TRUE(tree_->unlink(tree_->root(), "f"));
+    removed = true;
+    auto stored = tree_->wait_ingested();
+    EXPECT_TRUE(stored) << stored.error().message;
+}
+
 // What an earlier process left to be ingested counts from the beginning.
 TEST_F(WorktreeSync, WhatWaitsAtARestartIsPartOfTheBacklog) {
     constexpr std::size_t kFiles = 5;
