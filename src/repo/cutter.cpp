@@ -9,6 +9,8 @@ namespace coral::repo {
 
 Result<std::vector<Piece>> Cutter::cut(const formats::Layout& layout) {
     std::uint64_t position = 0;
+    // Where nothing is found there are no more; a vector that grows would hold them twice.
+    pieces_.reserve(static_cast<std::size_t>(source_.size() / codec::kMaxSegment) + 2 * layout.tensors.size() + 1);
     for (std::size_t i = 0; i < layout.tensors.size(); ++i) {
         const formats::Tensor& tensor = layout.tensors[i];
         CORAL_CHECK(add_gap(position, tensor.offset));
@@ -19,7 +21,7 @@ Result<std::vector<Piece>> Cutter::cut(const formats::Layout& layout) {
     return std::move(pieces_);
 }
 
-void Cutter::add(std::uint64_t begin, std::uint64_t end, std::int64_t tensor, const std::optional<Found>& found) {
+void Cutter::add(std::uint64_t begin, std::uint64_t end, std::int64_t tensor, const Found* found) {
     for (std::uint64_t at = begin; at < end; at += codec::kMaxSegment) {
         std::uint64_t length = std::min<std::uint64_t>(end - at, codec::kMaxSegment);
         pieces_.push_back({at, length, tensor, tensor < 0 ? 0 : at - tensor_begin_, nth_++, found});
@@ -32,7 +34,7 @@ Status Cutter::add_searched(std::uint64_t begin, std::uint64_t end, std::int64_t
         for (const Found& found : all) {
             add(begin, found.begin, tensor);
             begin = found.begin + found.length;
-            add(found.begin, begin, tensor, found);
+            add(found.begin, begin, tensor, &found_.emplace_back(found));
         }
     }
     add(begin, end, tensor);
@@ -43,7 +45,7 @@ Status Cutter::add_gap(std::uint64_t begin, std::uint64_t end) {
     for (const Found& found : find_known(known_, begin, end)) {
         CORAL_CHECK(add_searched(begin, found.begin, -1, 1));
         begin = found.begin + found.length;
-        add(found.begin, begin, -1, found);
+        add(found.begin, begin, -1, &found_.emplace_back(found));
     }
     return add_searched(begin, end, -1, 1);
 }

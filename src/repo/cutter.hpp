@@ -2,7 +2,7 @@
 // Cuts a file into the stretches that ingest stores: the first half of the work, by positional reads.
 #pragma once
 
-#include <optional>
+#include <deque>
 #include <vector>
 
 #include "coral/formats/layout.hpp"
@@ -12,14 +12,16 @@
 
 namespace coral::repo {
 
-// A stretch of the file in file order: (a piece of) one tensor or bytes between tensors. At most a segment long.
+// A stretch of the file in file order: (a piece of) one tensor or bytes between tensors. At most a segment long. Small,
+// as the largest file has a million at least.
 struct Piece {
     std::uint64_t offset = 0, length = 0;
     std::int64_t tensor = -1;         // index into the layout; -1: skeleton
     std::uint64_t tensor_offset = 0;  // of this piece in the tensor
     std::size_t nth = 0;              // piece of the tensor
-    std::optional<Found> found;       // stored bytes that it resembles or is
+    const Found* found = nullptr;     // stored bytes that it resembles or is; the cutter's
 };
+static_assert(sizeof(Piece) <= 48);
 
 // The cut: tensors at 16 MiB multiples from their start; what lies between goes, in order, into the skeleton stream.
 // Where stored segments are recognised in what has no name yet, they are cut out whole, so that they are stored once.
@@ -32,7 +34,7 @@ class Cutter {
     Result<std::vector<Piece>> cut(const formats::Layout& layout);
 
   private:
-    void add(std::uint64_t begin, std::uint64_t end, std::int64_t tensor, const std::optional<Found>& found = {});
+    void add(std::uint64_t begin, std::uint64_t end, std::int64_t tensor, const Found* found = nullptr);
     Status add_searched(std::uint64_t begin, std::uint64_t end, std::int64_t tensor, std::size_t step);
     Status add_gap(std::uint64_t begin, std::uint64_t end);
     Status add_tensor(const formats::Tensor& tensor, std::int64_t index);
@@ -44,6 +46,7 @@ class Cutter {
     std::uint64_t tensor_begin_ = 0;
     std::size_t nth_ = 0;
     std::vector<Piece> pieces_;
+    std::deque<Found> found_;  // a deque: pieces point into it
 };
 
 }  // namespace coral::repo

@@ -40,6 +40,24 @@ bool cut_regularly(const std::vector<std::uint64_t>& lengths) {
     return std::all_of(lengths.begin(), lengths.end() - 1, [](std::uint64_t n) { return n == codec::kMaxSegment; });
 }
 
+// The source, for as long as it is wanted: whoever reads it, be it a parser or the search for what is stored already,
+// ends soon after it is not.
+class WantedSource final : public formats::ByteSource {
+  public:
+    WantedSource(const formats::ByteSource& source, const IngestProgress* progress)
+        : source_(source), progress_(progress) {}
+    std::uint64_t size() const override { return source_.size(); }
+    Status read_at(std::uint64_t offset, MutableBytes out) const override {
+        if (progress_ && progress_->cancel) return make_error(Errc::kConflict, "the file is being written again");
+        return source_.read_at(offset, out);
+    }
+    std::uint64_t next_data(std::uint64_t offset) const override { return source_.next_data(offset); }
+
+  private:
+    const formats::ByteSource& source_;
+    const IngestProgress* progress_;
+};
+
 // Bytes of the file, for as long as anybody has need of them.
 struct Raw {
     std::shared_ptr<const void> owner;
@@ -68,7 +86,7 @@ class Job {
         const std::vector<KnownRange>& known)
         : store_(store),
           similar_(similar),
-          source_(source),
+          source_(source, progress),
           bases_(bases),
           progress_(progress),
           known_(known),
@@ -108,10 +126,10 @@ class Job {
     }
 
     Status read_all() {
-        CORAL_TRY(std::vector<Piece> pieces, Cutter(source_, similar_, bases_, known_).cut(layout_));
+        Cutter cutter(source_, similar_, bases_, known_);  // holds what the pieces point to
+        CORAL_TRY(std::vector<Piece> pieces, cutter.cut(layout_));
         for (const Piece& piece : pieces) {
             if (failed()) break;
-            if (progress_ && progress_->cancel) return make_error(Errc::kConflict, "the file is being written again");
             CORAL_TRY(Raw raw, read(piece));
             // A piece of the skeleton is no segment of its own.
             const bool skeleton = piece.tensor < 0 && !piece.found;
@@ -173,7 +191,6 @@ class Job {
         for (Later& later : later_) {
             const auto index = static_cast<std::size_t>(later.piece.tensor);
             if (adam_[index].formula != formula || failed()) continue;
-            if (progress_ && progress_->cancel) return make_error(Errc::kConflict, "the file is being written again");
             if (!std::exchange(any, true)) tasks_.wait();
             CORAL_TRY(Raw raw, read(later.piece));
             add_inputs(adam_[index], later);
@@ -374,7 +391,7 @@ class Job {
 
     store::Store& store_;
     BaseIndex& similar_;
-    const formats::ByteSource& source_;
+    const WantedSource source_;
     BaseMap& bases_;
     IngestProgress* progress_;
     const std::vector<KnownRange>& known_;
@@ -409,6 +426,11 @@ Ingestor::Ingestor(store::Store& store, BaseIndex& similar, ThreadPool& pool, st
 
 Result<Ingested> Ingestor::ingest(const formats::ByteSource& source, BaseMap& bases, IngestProgress* progress,
                                   const std::vector<KnownRange>& known) {
+    if (source.size() > kMostFileBytes) {
+        return make_error(Errc::kTooLarge,
+                          fmt::format("{} bytes: a file of more than 16 TiB ({} bytes) cannot be stored", source.size(),
+                                      kMostFileBytes));
+    }
     return Job(store_, similar_, pool_, in_flight_, source, bases, progress, known).run();
 }
 

@@ -84,6 +84,11 @@ Result<std::vector<Found>> find_stored(const formats::ByteSource& source, std::u
     Buffer block;
     std::uint64_t at = begin, free = begin;  // what lies before `free` has been found
     while (end - at >= kAnchorBytes && end - free >= kSketchFrom) {
+        // An anchor may begin with the last zeros of a hole. In whole steps, as all that is found.
+        if (const std::uint64_t data = std::min(end, source.next_data(at)); data > at + kAnchorBytes) {
+            at += (data - kAnchorBytes - at) / step * step;
+            if (data == end) break;
+        }
         block.resize(static_cast<std::size_t>(std::min(kBlock, end - at)));
         CORAL_CHECK(source.read_at(at, block));
         std::size_t from = 0;

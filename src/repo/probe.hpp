@@ -19,7 +19,8 @@ struct Found {
 };
 
 // Of [begin, end), in order, apart from each other, each at least kSketchFrom and at most a segment long. `step`: 1, or
-// the element width of a tensor, of which all found then lie at multiples. Reads in pieces of 1 MiB.
+// the element width of a tensor, of which all found then lie at multiples. Reads in pieces of 1 MiB, and
+// no holes.
 Result<std::vector<Found>> find_stored(const formats::ByteSource& source, std::uint64_t begin, std::uint64_t end,
                                        std::size_t step, const BaseIndex& index);
 

@@ -3,10 +3,13 @@
 
 #include <fmt/format.h>
 
+#include "coral/base/descriptors.hpp"
 #include "coral/base/log.hpp"
 
 namespace coral::repo {
 namespace {
+
+constexpr std::uint64_t kWalReserve = 8 << 20;  // SQLite makes a checkpoint of each 4 MiB
 
 Status migrate(Database& db) {
     CORAL_TRY(Transaction transaction, Transaction::begin(db));
@@ -103,7 +106,16 @@ Result<std::unique_ptr<State>> State::open(Os& os, const std::string& path, bool
     }
     CORAL_TRY(state->reader_, Database::open(os, readable, options));
     CORAL_CHECK(check_version(*state->reader_, false, true));
+    if (!read_only) state->reserve_wal();
     return state;
+}
+
+// On a disk that contents have filled, a file can be removed only if the transaction that does so has room. The WAL
+// keeps what it has for as long as anybody has the database open, and begins anew in it after a checkpoint.
+void State::reserve_wal() {
+    auto wal = os_.open(wal_path_, OpenMode::kReadWrite);  // nobody locks it: closing it takes no lock of SQLite's away
+    Status reserved = wal ? reserve(**wal, kWalReserve) : Status(std::move(wal).error());
+    if (!reserved) log_debug("{}: no room in advance: {}", wal_path_, reserved.error().message);
 }
 
 // The WAL's removal is not synced: it may come back, and must then be whole up to what the database holds.

@@ -34,6 +34,7 @@ class State {
   private:
     State(Os& os, std::string path) : os_(os), wal_path_(std::move(path) + "-wal") {}
     Status rewrite_wal();
+    void reserve_wal();
 
     Os& os_;
     const std::string wal_path_;

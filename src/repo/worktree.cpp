@@ -62,10 +62,15 @@ Status Worktree::Impl::load(const std::string& branch) {
         CORAL_CHECK(repo.os().make_dir(staging_dir));
         CORAL_CHECK(repo.os().sync_dir(path_parent(staging_dir)));
     }
-    CORAL_CHECK(heal());
+    return heal();
+}
+
+// What another process stopped with waits until it is known who has which file open: a staging file that the kernel
+// reads must not go, and one whose writer goes on is not complete.
+void Worktree::Impl::start_threads() {
+    if (ingest_thread.joinable()) return;
     ingest_thread = std::thread([this] { ingest_loop(); });
     reap_thread = std::thread([this] { reap_loop(); });
-    return {};
 }
 
 Status Worktree::Impl::take_lock() {

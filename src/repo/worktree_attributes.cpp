@@ -34,21 +34,21 @@ Status Worktree::set_attributes(const InodePtr& inode, const SetAttributes& set)
         CORAL_CHECK(impl_->truncate_locked(inode, *set.size));
     }
     impl_->refresh_lent(inode);  // what was written until now no longer decides the times
-    if (set.mtime_ns) CORAL_CHECK(impl_->set_lent_mtime(inode, *set.mtime_ns));
+    if (set.mtime_ns) CORAL_CHECK(impl_->set_staged_mtime(inode, *set.mtime_ns));
     std::int64_t now = now_ns();
     Row row;
-    bool unlinked;
+    bool has_row;
     {
         std::lock_guard lock(inode->mutex);
         row.mode = set.mode ? (*set.mode & 07777) : inode->mode;
         row.uid = set.uid.value_or(inode->uid);
         row.gid = set.gid.value_or(inode->gid);
         row.mtime_ns = set.mtime_ns.value_or(inode->mtime_ns);
-        row.parent = inode->parent;
-        unlinked = inode->unlinked;
+        row.parent = inode->unlinked ? 0 : inode->parent;
+        has_row = !inode->unlinked || inode->kept;
     }
     if (inode->type == EntryType::kSymlink) row.mode = 0777;
-    if (!unlinked) {
+    if (has_row) {
         CORAL_CHECK(impl_->state.write([&](Database& db) -> Status {
             CORAL_CHECK(db.prepare("UPDATE inode SET mode=?, uid=?, gid=?, mtime_ns=?, ctime_ns=? WHERE ino=?")
                             .bind(row.mode)
@@ -111,14 +111,14 @@ Status Worktree::Impl::store_xattrs(const InodePtr& inode, const Xattrs& xattrs)
     if (encoded.size() > kLimit)
         return make_error(Errc::kNoSpace, "extended attributes are limited to 64 KiB per file");
     Ino parent;
-    bool unlinked;
+    bool has_row;
     {
         std::lock_guard lock(inode->mutex);
-        parent = inode->parent;
-        unlinked = inode->unlinked;
+        parent = inode->unlinked ? 0 : inode->parent;
+        has_row = !inode->unlinked || inode->kept;
     }
     std::int64_t now = now_ns();
-    if (!unlinked) {
+    if (has_row) {
         CORAL_CHECK(state.write([&](Database& db) -> Status {
             Statement st = db.prepare("UPDATE inode SET xattrs=?, ctime_ns=? WHERE ino=?");
             if (encoded.empty())

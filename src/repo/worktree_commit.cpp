@@ -53,8 +53,7 @@ Result<std::unique_ptr<DirSnapshot>> Worktree::Impl::snapshot() {
     return top;
 }
 
-Result<std::optional<TreeId>> Worktree::Impl::base_tree() {
-    auto commit_id = tree.base_commit();
+Result<std::optional<TreeId>> Worktree::Impl::tree_of(const std::optional<CommitId>& commit_id) {
     if (!commit_id) return std::optional<TreeId>();
     CORAL_TRY(auto commit, repo.commit(*commit_id));
     return std::optional<TreeId>(commit->tree);
@@ -360,8 +359,9 @@ Result<CommitResult> Worktree::commit(const CommitOptions& options) {
     impl_->retry_failed();
     CORAL_CHECK(impl_->wait_complete(options));  // without a session: ingest needs one
     CORAL_TRY(store::Session session, repo_.store().session());
-    CORAL_TRY(auto base_tree, impl_->base_tree());
-    std::optional<CommitId> parent = base_commit();
+    // Read once: of the parent that the branch must still have at the end, or what another commit brings goes again.
+    const std::optional<CommitId> parent = base_commit();
+    CORAL_TRY(auto base_tree, impl_->tree_of(parent));
     CORAL_TRY(auto snapshot, impl_->snapshot());
     CORAL_TRY(TreeId tree, impl_->tree_of_commit(options, *snapshot, base_tree));
     CommitResult result;

@@ -13,17 +13,12 @@
 
 #include <algorithm>
 
+#include "coral/base/descriptors.hpp"
 #include "coral/base/log.hpp"
 #include "repo/overlay_rows.hpp"
 #include "repo/worktree_impl.hpp"
 
 namespace coral::repo {
-
-namespace {
-
-constexpr std::uint64_t kMaxFile = std::uint64_t{1} << 62;
-
-}  // namespace
 
 Status Worktree::open_file(const InodePtr& inode, bool writable, bool truncate) {
     if (inode->type == EntryType::kDirectory) return make_error(Errc::kIsDirectory, "is a directory");
@@ -175,7 +170,8 @@ Status Worktree::Impl::begin_write(const InodePtr& inode) {
 
 Status Worktree::write(const InodePtr& inode, std::uint64_t offset, Bytes data) {
     std::uint64_t end = 0;
-    if (!checked_add(offset, data.size(), end) || end > kMaxFile) return make_error(Errc::kTooLarge, "file too large");
+    if (!checked_add(offset, data.size(), end) || end > kMostFileBytes)
+        return make_error(Errc::kTooLarge, "file too large");
     if (data.empty()) return {};
     std::shared_ptr<StagedFile> staged;
     InFlight change;
@@ -252,14 +248,16 @@ void Worktree::Impl::undo_growth(const InodePtr& inode, const std::shared_ptr<St
 }
 
 Status Worktree::Impl::truncate_locked(const InodePtr& inode, std::uint64_t size) {
-    if (size > kMaxFile) return make_error(Errc::kTooLarge, "file too large");
+    if (size > kMostFileBytes) return make_error(Errc::kTooLarge, "file too large");
     refresh_lent(inode);
+    bool stays;
     {
         std::lock_guard lock(inode->mutex);
         std::uint64_t now_size = inode->staged ? inode->staged->size() : inode->size;
-        // O_TRUNC of an empty file is no change, unless it is one that was never completed.
-        if (size == now_size && size == 0 && !inode->staged) return {};
+        // O_TRUNC of an empty file changes its times only, unless it is one that was never completed.
+        stays = size == now_size && size == 0 && !inode->staged;
     }
+    if (stays) return touch_file(inode);
     CORAL_CHECK(begin_write_locked(inode, size == 0));
     std::shared_ptr<StagedFile> staged;
     bool has_row;
@@ -273,14 +271,18 @@ Status Worktree::Impl::truncate_locked(const InodePtr& inode, std::uint64_t size
     }
     if (has_row) {
         // Before the bytes go: after a crash the base must not shine through where the file was cut and grew again.
-        CORAL_CHECK(state.write([&](Database& db) -> Status {
+        Status noted = state.write([&](Database& db) -> Status {
             if (!staged->whole()) CORAL_CHECK(cut_links(db, staged->uuid(), size));
             return db.prepare("UPDATE inode SET overlay_limit=min(overlay_limit,?), size=? WHERE ino=?")
                 .bind(size)
                 .bind(size)
                 .bind(inode->ino)
                 .run();
-        }));
+        });
+        if (!noted) {
+            complete_later(inode);  // as it is
+            return noted;
+        }
     }
     // A file that is empty is not cut: ext4 takes a cut for the sign of a careless rewrite, and makes close(2) wait
     // until all that was written since is on the disk (auto_da_alloc).
@@ -304,7 +306,7 @@ Status Worktree::Impl::truncate_locked(const InodePtr& inode, std::uint64_t size
 Status Worktree::allocate(const InodePtr& inode, std::uint64_t offset, std::uint64_t length, bool keep_size) {
     std::uint64_t end = 0;
     if (length == 0) return make_error(Errc::kInvalid, "a length of 0 cannot be allocated");
-    if (!checked_add(offset, length, end) || end > kMaxFile) return make_error(Errc::kTooLarge, "file too large");
+    if (!checked_add(offset, length, end) || end > kMostFileBytes) return make_error(Errc::kTooLarge, "file too large");
     // Room is promised by the disk below only when bytes are written: here it only sets the size.
     std::lock_guard ops(impl_->ops_mutex);
     std::uint64_t size = attributes(inode).size;
@@ -316,9 +318,26 @@ Status Worktree::zero(const InodePtr& inode, std::uint64_t offset, std::uint64_t
     static const Buffer zeros(std::size_t{1} << 20);
     std::uint64_t size = attributes(inode).size, end = size;
     if (std::uint64_t wanted = 0; checked_add(offset, length, wanted)) end = std::min(size, wanted);
-    while (offset < end) {
-        std::uint64_t part = std::min<std::uint64_t>(zeros.size(), end - offset);
-        CORAL_CHECK(write(inode, offset, Bytes(zeros).first(static_cast<std::size_t>(part))));
+    auto whole_file = [&]() -> std::shared_ptr<File> {
+        std::shared_ptr<StagedFile> staged;
+        {
+            std::lock_guard lock(inode->mutex);
+            staged = inode->staged;
+        }
+        if (!staged || !staged->whole()) return nullptr;  // under a hole something may lie
+        auto file = staged->file();
+        return file ? *file : nullptr;
+    };
+    for (bool begun = false; offset < end; begun = true) {
+        std::uint64_t until = end;
+        // What is a hole already stays one: it may be larger than the disk. The first part is written even so, which
+        // makes this a change as any other.
+        if (auto file = begun ? whole_file() : nullptr) {
+            offset = next_data(*file, offset, end);
+            until = next_hole(*file, offset, end);
+        }
+        const std::uint64_t part = std::min<std::uint64_t>(zeros.size(), until - offset);
+        if (part > 0) CORAL_CHECK(write(inode, offset, Bytes(zeros).first(static_cast<std::size_t>(part))));
         offset += part;
     }
     return {};
@@ -342,9 +361,12 @@ Status Worktree::Impl::complete_locked(const InodePtr& inode) {
         if (!inode->staged || inode->complete || inode->unlinked) return {};
         size = inode->staged->size();
         mtime = inode->mtime_ns;
-        synced = inode->synced;
     }
-    CORAL_CHECK(state.write([&](Database& db) {
+    Status noted = state.write([&](Database& db) {
+        {
+            std::lock_guard lock(inode->mutex);
+            synced = inode->synced;  // here, where no sync can come between
+        }
         return db
             .prepare(
                 "UPDATE inode SET complete=1, size=?, mtime_ns=?, synced=CASE WHEN ? OR synced=0 THEN synced ELSE 2 "
@@ -355,7 +377,11 @@ Status Worktree::Impl::complete_locked(const InodePtr& inode) {
             .bind(synced)
             .bind(inode->ino)
             .run();
-    }));
+    });
+    if (!noted) {
+        complete_later(inode);  // its last close may have been this one
+        return noted;
+    }
     ++changes;
     {
         std::lock_guard lock(inode->mutex);
@@ -378,11 +404,14 @@ Status Worktree::flush(const InodePtr& inode, bool writable) {
 void Worktree::close_file(const InodePtr& inode, bool writable) {
     if (!writable) return impl_->close_handle(inode);
     impl_->count_writer(inode, -1);
-    bool completes;
+    bool completes, waits;
     {
         std::lock_guard lock(inode->mutex);
-        completes = inode->writers == 0 && inode->staged && !inode->complete;
+        const bool last = inode->writers == 0 && inode->staged;
+        completes = last && !inode->complete;
+        waits = last && inode->complete && !inode->ingested && !inode->unlinked;  // ingest passes over open files
     }
+    if (waits) impl_->enqueue(inode);
     if (completes) {
         if (auto done = impl_->complete_file(inode); !done) log_error("close: {}", done.error().message);
     }
@@ -419,11 +448,12 @@ Status Worktree::sync_file(const InodePtr& inode) {
     }
     if (!staged || ingested) CORAL_CHECK(repo_.store().sync());
     bool still_the_same = false;
-    CORAL_CHECK(impl_->state.write_durably([&](Database& db) -> Status {
+    Status noted = impl_->state.write_durably([&](Database& db) -> Status {
         if (!staged) return {};
         {
             std::lock_guard lock(inode->mutex);
             still_the_same = !lent && !changing && inode->generation == generation && inode->staged == staged;
+            if (still_the_same) inode->synced = true;
         }
         // Bytes written after the fdatasync began are not promised; what was there when fsync was called is. Whoever
         // wrote them may have noted the new size and time already: what was seen before must not take their place.
@@ -440,16 +470,18 @@ Status Worktree::sync_file(const InodePtr& inode) {
             .bind(inode->ino)
             .bind(staged->uuid())
             .run();
-    }));
-    if (still_the_same) {
+    });
+    if (!noted && still_the_same) {
         std::lock_guard lock(inode->mutex);
-        if (inode->generation == generation) inode->synced = true;
+        inode->synced = false;
     }
-    return {};
+    return noted;
 }
 
 Status Worktree::sync_names() {
     CORAL_CHECK(repo_.store().sync());
+    // A new file's row is worth nothing without its staging file: it would be taken for one that never came to be.
+    CORAL_CHECK(repo_.os().sync_dir(impl_->staging_dir));
     return impl_->state.write_durably([](Database&) { return Status(); });
 }
 

@@ -91,6 +91,7 @@ struct Loan {
     bool synced = false;     // fsync(2) came: once more when the last writer is gone
     // The file when its first writer came: if it is the same when the last one goes, nothing was written.
     bool was_complete = false, was_ingested = false;
+    bool times_set = false;  // by somebody who may have hidden a write so
     std::uint64_t generation = 0, size = 0;
     std::int64_t mtime_ns = 0;
     std::int64_t seen_mtime_ns = 0;  // the staging file's, last time: another one means writes
@@ -210,16 +211,21 @@ struct Worktree::Impl {
     std::uint64_t hot_bytes = 0;  // of `hot`; the reaper's own
     std::shared_ptr<HotTier> hot_tier;
     std::vector<InodePtr> lingering;      // closed, but the kernel says that somebody can still write
+    std::vector<InodePtr> uncompleted;    // closed, but state.db did not take it
     std::map<Ino, std::string> failures;  // why ingest of a file failed last
     bool stop = false, bases_learnt = false;
     std::thread ingest_thread, reap_thread;
 
     using Events = std::vector<std::tuple<Ino, std::string, Ino>>;  // (parent, name, replaced)
 
+    // ---- worktree_resume.cpp
+    Status let_go_of_closed();
+
     // ---- worktree.cpp
     Status load(const std::string& branch);
     Status load_row();
     Status take_lock();
+    void start_threads();
     Status heal();
     Status heal_rows(std::vector<Ino>& ready);
     // True: its bytes are as the process before us left them, and it goes on from there.
@@ -259,8 +265,11 @@ struct Worktree::Impl {
     Status begin_write_locked(const InodePtr& inode, bool empty);
     Status finish_write(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged);
     void undo_growth(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged);
+    Status touch_file(const InodePtr& inode);
     Status complete_file(const InodePtr& inode);
     Status complete_locked(const InodePtr& inode);
+    void complete_later(const InodePtr& inode);
+    void retry_uncompleted();
     Status truncate_locked(const InodePtr& inode, std::uint64_t size);
     Result<std::shared_ptr<StagedFile>> new_staged(const InodePtr& inode, bool empty);
 
@@ -275,7 +284,7 @@ struct Worktree::Impl {
     // ---- worktree_lend.cpp
     Status set_complete(const InodePtr& inode, std::int64_t complete);
     Status lend_writer_locked(const InodePtr& inode, bool mappable);
-    Status set_lent_mtime(const InodePtr& inode, std::int64_t ns);
+    Status set_staged_mtime(const InodePtr& inode, std::int64_t ns);
     void refresh_lent(const InodePtr& inode);
     bool may_still_change(const InodePtr& inode);  // ops_mutex held
     Status settle_loan(const InodePtr& inode);
@@ -335,7 +344,7 @@ struct Worktree::Impl {
     void count_writer(const InodePtr& inode, int by);
     void retry_failed();
     Status mark_clean(Database& db, const DirSnapshot& dir, bool& clean);
-    Result<std::optional<TreeId>> base_tree();
+    Result<std::optional<TreeId>> tree_of(const std::optional<CommitId>& commit);
 
     // ---- worktree_restore.cpp; ops_mutex held
     Result<std::uint64_t> restore_entry(const InodePtr& dir, const std::string& name, const TreeEntry* wanted,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "coral/base/descriptors.hpp"
 #include "coral/base/log.hpp"
 #include "repo/worktree_impl.hpp"
 
@@ -25,6 +26,11 @@ class StagedSource final : public formats::ByteSource {
         CORAL_TRY(std::size_t got, staged_->read(offset, out));
         if (got != out.size()) return make_error(Errc::kConflict, "the file became shorter while it was read");
         return {};
+    }
+    std::uint64_t next_data(std::uint64_t offset) const override {
+        if (!staged_->whole()) return offset;  // under a hole something may lie
+        auto file = staged_->file();
+        return file ? coral::next_data(**file, offset, size_) : offset;
     }
 
   private:
@@ -125,6 +131,9 @@ Status Worktree::Impl::ingest_one(const InodePtr& inode, const std::shared_ptr<I
     {
         std::lock_guard lock(inode->mutex);
         if (!inode->staged || !inode->complete || inode->ingested || inode->unlinked) return {};
+        // A flush completes a file whose writer may be in the midst of it (a fork closes what it inherited). What a
+        // commit may take in its place later must be whole: the last close brings it back here.
+        if (inode->writers > 0) return {};
         staged = inode->staged;
         generation = inode->generation;
     }
@@ -181,7 +190,9 @@ Status Worktree::Impl::settle(const InodePtr& inode, const std::shared_ptr<Stage
         hint.branch = tree.branch_;
         hint.path = *path;
         hint.file = done.file;
-        CORAL_CHECK(repo.store().put_work_hint(hint));
+        // Only for whoever must find the file without state.db: it is stored without it, too.
+        if (Status hinted = repo.store().put_work_hint(hint); !hinted)
+            log_warn("{}: {}", *path, hinted.error().message);
     }
     log_debug("ingested {}: {} bytes, {} stored", path.value_or("?"), done.size, done.stored_bytes);
     std::lock_guard lock(queue_mutex);

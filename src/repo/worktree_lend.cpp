@@ -72,6 +72,7 @@ Status Worktree::Impl::lend_writer_locked(const InodePtr& inode, bool mappable) 
     if (first) {
         loan.was_complete = before.was_complete && stat.mtime_ns < now_ns() - kTick;
         loan.was_ingested = before.was_ingested;
+        loan.times_set = false;
         loan.generation = inode->generation;
         loan.size = stat.size;
         loan.mtime_ns = loan.seen_mtime_ns = stat.mtime_ns;
@@ -125,22 +126,23 @@ void Worktree::Impl::refresh_lent(const InodePtr& inode) {
 }
 
 // The file below says it, too: it is asked when the writer's close does not come, which an unmount right behind it
-// drops.
-Status Worktree::Impl::set_lent_mtime(const InodePtr& inode, std::int64_t ns) {
+// drops, and after a crash, when its time may be that of the last write.
+Status Worktree::Impl::set_staged_mtime(const InodePtr& inode, std::int64_t ns) {
     std::shared_ptr<StagedFile> staged;
+    bool lent;
     {
         std::lock_guard lock(inode->mutex);
-        if (!inode->loan.may_be_written() || !inode->staged || !inode->staged->whole()) return {};
         staged = inode->staged;
+        lent = staged && inode->loan.may_be_written() && staged->whole();
     }
+    if (!staged) return {};
     CORAL_TRY(auto file, staged->file());
     CORAL_CHECK(file->set_mtime(ns));
+    if (!lent) return {};
     CORAL_TRY(FileStat stat, file->stat());  // as exactly as the disk keeps it
     std::lock_guard lock(inode->mutex);
-    Loan& loan = inode->loan;
-    const bool unwritten = loan.mtime_ns == loan.seen_mtime_ns && stat.mtime_ns < now_ns() - kTick;
-    if (unwritten) loan.mtime_ns = stat.mtime_ns;
-    loan.seen_mtime_ns = stat.mtime_ns;
+    inode->loan.times_set = true;
+    inode->loan.seen_mtime_ns = stat.mtime_ns;
     return {};
 }
 
@@ -224,7 +226,7 @@ Status Worktree::Impl::settle_loan(const InodePtr& inode) {
             Loan& loan = inode->loan;
             sync_again = loan.synced;
             unwritten = loan.was_complete && inode->generation == loan.generation && inode->staged &&
-                        inode->staged->size() == loan.size && loan.seen_mtime_ns == loan.mtime_ns;
+                        inode->staged->size() == loan.size && loan.seen_mtime_ns == loan.mtime_ns && !loan.times_set;
             loan.writers = 0;
             loan.synced = false;
             if (!unwritten) ++inode->generation;

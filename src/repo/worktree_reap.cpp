@@ -33,13 +33,16 @@ void Worktree::Impl::reap_loop() {
     auto due = Clock::now() + kReapEvery;
     std::unique_lock lock(queue_mutex);
     while (!stop) {
-        bool waiting = !lingering.empty();
-        queue_wake.wait_until(lock, waiting ? std::min(due, Clock::now() + kLingerEvery) : due,
-                              [&] { return stop || settled_bytes >= kReapBytes || (!waiting && !lingering.empty()); });
+        bool waiting = !lingering.empty() || !uncompleted.empty();
+        queue_wake.wait_until(lock, waiting ? std::min(due, Clock::now() + kLingerEvery) : due, [&] {
+            const bool come = !lingering.empty() || !uncompleted.empty();
+            return stop || settled_bytes >= kReapBytes || (come && !waiting);
+        });
         if (stop) return;
-        if (!lingering.empty()) {
+        if (!lingering.empty() || !uncompleted.empty()) {
             lock.unlock();
             retry_lingering();
+            retry_uncompleted();
             lock.lock();
         }
         if (settled_bytes < kReapBytes && Clock::now() < due) continue;
@@ -51,6 +54,30 @@ void Worktree::Impl::reap_loop() {
         if (!done) log_error("staging of {}: {}", tree.branch_, done.error().message);
         lock.lock();
         if (!done) queue_wake.wait_for(lock, kReapEvery, [this] { return stop; });
+    }
+}
+
+// No room for its row, for example: without a handle nobody would come again.
+void Worktree::Impl::complete_later(const InodePtr& inode) {
+    {
+        std::lock_guard lock(queue_mutex);
+        if (std::find(uncompleted.begin(), uncompleted.end(), inode) == uncompleted.end()) uncompleted.push_back(inode);
+    }
+    queue_wake.notify_all();
+}
+
+void Worktree::Impl::retry_uncompleted() {
+    std::vector<InodePtr> again;
+    {
+        std::lock_guard lock(queue_mutex);
+        again.swap(uncompleted);
+    }
+    for (const InodePtr& inode : again) {
+        {
+            std::lock_guard lock(inode->mutex);
+            if (inode->writers > 0) continue;  // another close will come
+        }
+        if (Status done = complete_file(inode); !done) log_debug("{}: {}", inode->name, done.error().message);
     }
 }
 

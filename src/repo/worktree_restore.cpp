@@ -26,6 +26,36 @@ Row row_of(const TreeEntry& entry, std::uint32_t uid, std::uint32_t gid, std::in
     return row;
 }
 
+// Mode and extended attributes of a directory that is there and stays. True: they were others. (A template, because
+// Worktree alone may name its Impl.)
+template <class Impl>
+Result<bool> restore_attributes(Impl& impl, const InodePtr& inode, const Row& there, const TreeEntry& wanted) {
+    CORAL_TRY(Xattrs xattrs, impl.repo.xattrs(wanted.xattrs));
+    const Buffer encoded = xattrs.empty() ? Buffer{} : encode_xattrs(xattrs);
+    if (static_cast<std::uint16_t>(there.mode & 0777) == wanted.mode && encoded == there.xattrs) return false;
+    const std::int64_t now = now_ns();
+    CORAL_CHECK(impl.state.write([&](Database& db) -> Status {
+        Statement st = db.prepare("UPDATE inode SET mode=?, xattrs=?, ctime_ns=? WHERE ino=?");
+        st.bind(std::uint32_t{wanted.mode});
+        if (encoded.empty())
+            st.bind_null();
+        else
+            st.bind(Bytes(encoded));
+        CORAL_CHECK(st.bind(now).bind(there.ino).run());
+        // They are part of history, so the folder above may differ from its base now; its own times stay.
+        Statement times = db.prepare("SELECT mtime_ns FROM inode WHERE ino=?");
+        times.bind(there.parent);
+        CORAL_TRY(bool above, times.step());
+        return above ? impl.touch_directory(db, there.parent, times.integer(0)) : Status();
+    }));
+    ++impl.changes;
+    std::lock_guard lock(inode->mutex);
+    inode->mode = wanted.mode;
+    inode->xattrs = std::move(xattrs);
+    inode->ctime_ns = now;
+    return true;
+}
+
 }  // namespace
 
 // Nothing when there is no such entry; other errors pass.
@@ -73,17 +103,11 @@ Result<std::uint64_t> Worktree::Impl::restore_entry(const InodePtr& dir, const s
         bool same_type = there->type == wanted->type;
         if (same_type && wanted->type == EntryType::kDirectory) {
             CORAL_TRY(InodePtr inode, load_inode(there->ino));
-            if (static_cast<std::uint16_t>(there->mode & 0777) != wanted->mode) {
-                CORAL_CHECK(state.write([&](Database& db) {
-                    return db.prepare("UPDATE inode SET mode=? WHERE ino=?")
-                        .bind(std::uint32_t{wanted->mode})
-                        .bind(there->ino)
-                        .run();
-                }));
-                std::lock_guard lock(inode->mutex);
-                inode->mode = wanted->mode;
-            }
-            return restore_directory(inode, TreeId::from(wanted->content), events);
+            CORAL_TRY(const bool differed, restore_attributes(*this, inode, *there, *wanted));
+            // Without a name: whoever has the directory as its current one would lose it.
+            if (differed) events.emplace_back(there->ino, "", 0);
+            CORAL_TRY(std::uint64_t below, restore_directory(inode, TreeId::from(wanted->content), events));
+            return below + (differed ? 1 : 0);
         }
         bool at_rest = there->content && (!there->staging || there->ingested) && *there->content == wanted->content;
         CORAL_TRY(Xattrs xattrs, repo.xattrs(wanted->xattrs));

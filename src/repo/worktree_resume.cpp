@@ -54,10 +54,17 @@ Status Worktree::Impl::purge_removed() {
 }
 
 Status Worktree::resumed() {
-    std::vector<Ino> removed, lent = std::exchange(impl_->lent_before, {});
-    CORAL_CHECK(impl_->state.read([&](Database& db) -> Status {
+    Status done = impl_->let_go_of_closed();
+    impl_->start_threads();
+    return done;
+}
+
+// Of what was open when the process before this one stopped: what is not open now.
+Status Worktree::Impl::let_go_of_closed() {
+    std::vector<Ino> removed, lent = std::exchange(lent_before, {});
+    CORAL_CHECK(state.read([&](Database& db) -> Status {
         Statement st = db.prepare("SELECT ino FROM inode WHERE worktree=? AND parent=0 AND ino!=?");
-        st.bind(impl_->row_id).bind(root_->ino);
+        st.bind(row_id).bind(tree.root_->ino);
         while (true) {
             CORAL_TRY(bool more, st.step());
             if (!more) return {};
@@ -65,22 +72,22 @@ Status Worktree::resumed() {
         }
     }));
     for (Ino ino : removed) {
-        CORAL_TRY(InodePtr inode, get(ino));
+        CORAL_TRY(InodePtr inode, tree.get(ino));
         bool open;
         {
             std::lock_guard lock(inode->mutex);
             open = inode->handles > 0;
         }
-        if (!open) impl_->drop_kept_row(inode);
+        if (!open) drop_kept_row(inode);
     }
     for (Ino ino : lent) {
-        CORAL_TRY(InodePtr inode, get(ino));
+        CORAL_TRY(InodePtr inode, tree.get(ino));
         bool open;
         {
             std::lock_guard lock(inode->mutex);
             open = inode->loan.writers > 0;
         }
-        if (!open) CORAL_CHECK(impl_->complete_file(inode));
+        if (!open) CORAL_CHECK(complete_file(inode));
     }
     return {};
 }

@@ -129,4 +129,19 @@ Result<Ino> insert_row(Database& db, std::int64_t worktree, const Row& row) {
     return static_cast<Ino>(db.last_insert_rowid());
 }
 
+Status Worktree::Impl::touch_file(const InodePtr& inode) {
+    const std::int64_t now = now_ns();
+    CORAL_CHECK(state.write([&](Database& db) {
+        return db.prepare("UPDATE inode SET mtime_ns=?, ctime_ns=? WHERE ino=?")
+            .bind(now)
+            .bind(now)
+            .bind(inode->ino)
+            .run();
+    }));
+    ++changes;
+    std::lock_guard lock(inode->mutex);
+    inode->mtime_ns = inode->ctime_ns = now;
+    return {};
+}
+
 }  // namespace coral::repo

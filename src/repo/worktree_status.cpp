@@ -118,7 +118,7 @@ Result<StatusResult> Worktree::status() {
     // What a file holds is known once it is ingested; until then it counts as changed. Small files are worth the wait.
     impl_->wait_a_little();
     result.commit = base_commit();
-    CORAL_TRY(auto base_tree, impl_->base_tree());
+    CORAL_TRY(auto base_tree, impl_->tree_of(result.commit));
     CORAL_TRY(auto snapshot, impl_->snapshot());
     StatusWalk walk(repo_, result.changes);
     if (!snapshot->row.filled) {

@@ -45,6 +45,15 @@ Result<Opened> MountedFilesystem::open_tree_file(const NodePtr& node, int flags)
     return opened;
 }
 
+// All passthrough opens of a file use one backing file. When that is none of ours any more, nothing may be opened, or
+// emptied by O_TRUNC: what the kernel wrote would be in no file.
+Status MountedFilesystem::check_backing(Node& node) {
+    std::lock_guard lock(node.mutex);
+    if (!node.backing_is_lost) return {};
+    return make_error(Errc::kIo,
+                      "a program has the file open as it was before the daemon was replaced; close that one");
+}
+
 Result<Opened> MountedFilesystem::open_branch_file(const BranchRef& ref, int flags, const Caller& caller) {
     switch (ref.worktree->attributes(ref.inode).type) {
         case FileType::kRegular:
@@ -62,6 +71,7 @@ Result<Opened> MountedFilesystem::open_branch_file(const BranchRef& ref, int fla
     handle->append = (flags & O_APPEND) != 0;
     handle->worktree = ref.worktree;
     handle->inode = ref.inode;
+    CORAL_CHECK(check_backing(*ref.node));
     if (!ref.node->slot->enter(ref.worktree)) return make_error(Errc::kStale, "the branch has just been given away");
     if (auto opened = ref.worktree->open_file(ref.inode, handle->writable, (flags & O_TRUNC) != 0); !opened) {
         ref.node->slot->leave();

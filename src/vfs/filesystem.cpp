@@ -32,7 +32,7 @@ MountedFilesystem::MountedFilesystem(repo::Repository& repo, const Options& opti
       files_(options.handover),
       directories_(options.handover),
       backlog_(std::make_shared<repo::Backlog>(repo.os(), repo.dir(), options.backlog)),
-      plain_(repo, options.cache_size),
+      plain_(repo, options.cache_size, most_plain_copies()),
       branches_(
           repo, pool_, !options.read_only && !repo.read_only(), {hot_, backlog_},
           [this](repo::Ino parent, const std::string& name, repo::Ino replaced) {
@@ -137,8 +137,9 @@ void MountedFilesystem::notify_contents(NodeId node, std::uint64_t offset, std::
     if (notifier_) notifier_->contents_changed(node, offset, length);
 }
 
+// Without a name only the attributes of `parent` have changed.
 void MountedFilesystem::on_outside_change(repo::Ino parent, const std::string& name, repo::Ino replaced) {
-    notify_entry(branch_entry_id(parent), name);
+    if (!name.empty()) notify_entry(branch_entry_id(parent), name);
     notify_attributes(branch_entry_id(parent));
     if (replaced != 0) notify_attributes(branch_entry_id(replaced));
 }

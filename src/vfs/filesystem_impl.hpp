@@ -211,6 +211,7 @@ class MountedFilesystem final : public Filesystem {
     void keep_removed(repo::InodePtr removed, const WorktreePtr& worktree);
 
     // ---- files.cpp
+    static Status check_backing(Node& node);
     Result<Opened> open_branch_file(const BranchRef& ref, int flags, const Caller& caller);
     void let_go(FileHandle& handle);
     // open_mode.cpp. `copying`: whoever opens it will ask for copy_range next.

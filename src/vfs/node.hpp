@@ -78,6 +78,7 @@ struct Node {
     IoState io;
     std::condition_variable io_settled;  // io is not kPreparing any more
     std::uint32_t backing = 0;           // while kPassthrough
+    bool backing_is_lost = false;        // it was another process's file, and is none of the branch's now
     PlainCache::CopyPtr plain;           // the same, of a committed file
     bool warming = false;                // a plain copy is being made
     std::shared_ptr<ReadAhead> read_ahead;

@@ -167,6 +167,7 @@ bool MountedFilesystem::end_io(FileHandle& handle) {
         if (handle.left_backing == handle.node->backing) handle.left_backing = 0;  // others have it still
         if (passthrough && handle.node->io.passthrough() == 0) {
             std::swap(backing, handle.node->backing);
+            handle.node->backing_is_lost = false;
             std::swap(plain, handle.node->plain);
         }
     }

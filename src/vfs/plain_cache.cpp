@@ -3,6 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "coral/base/descriptors.hpp"
 #include "coral/base/log.hpp"
 #include "coral/repo/plain_copy.hpp"
 
@@ -33,6 +36,10 @@ void remove_folders_of_the_dead(Os& os, const std::string& above) {
 }
 
 }  // namespace
+
+std::size_t most_plain_copies() {
+    return static_cast<std::size_t>(std::clamp<std::uint64_t>(descriptor_limit() / 4, 1, 1u << 20));
+}
 
 PlainCache::~PlainCache() {
     if (!folder_.empty()) remove_folder(repo_.os(), folder_);
@@ -77,10 +84,14 @@ PlainCache::CopyPtr PlainCache::find(const FileId& id) {
     return *at->second;
 }
 
+bool PlainCache::fits(std::uint64_t size) const {
+    return bytes_ + size <= limit_ && copies_.size() + making_.size() < most_;
+}
+
 std::vector<std::string> PlainCache::make_room(std::uint64_t size) {
     std::vector<std::string> gone;
     if (size > limit_) return gone;
-    for (auto at = copies_.begin(); bytes_ + size > limit_ && at != copies_.end();) {
+    for (auto at = copies_.begin(); !fits(size) && at != copies_.end();) {
         if (at->use_count() > 1) {
             ++at;
             continue;
@@ -98,22 +109,24 @@ Result<PlainCache::CopyPtr> PlainCache::make(const std::shared_ptr<const store::
     const FileId& id = record->id;
     CORAL_CHECK(open_folder());
     std::vector<std::string> gone;
-    bool fits;
+    bool room;
     {
         std::unique_lock lock(mutex_);
         made_.wait(lock, [&] { return making_.count(id) == 0; });
         if (auto at = by_id_.find(id); at != by_id_.end()) return *at->second;
         gone = make_room(record->size);
-        fits = bytes_ + record->size <= limit_;
-        if (fits) {
+        room = fits(record->size);
+        if (room) {
             making_.insert(id);
             bytes_ += record->size;
         }
     }
     for (const std::string& path : gone) (void)repo_.os().remove(path);
-    if (!fits)
-        return make_error(Errc::kNoSpace, fmt::format("a plain copy of {} bytes does not fit into cache_size={}",
-                                                      record->size, limit_));
+    if (!room)
+        return make_error(
+            Errc::kNoSpace,
+            fmt::format("a plain copy of {} bytes does not fit into cache_size={}, or there are {} already",
+                        record->size, limit_, most_));
     Result<CopyPtr> made = write(record, stop);
     {
         std::lock_guard lock(mutex_);

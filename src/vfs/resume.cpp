@@ -106,6 +106,7 @@ Status MountedFilesystem::resume_file(const SavedFile& file) {
         std::lock_guard lock(node->mutex);
         handle->ticket = node->io.resume(file.mode, handle->writable);
         if (file.mode == IoMode::kPassthrough) node->backing = file.backing;
+        if (handle->inode && file.mode == IoMode::kPassthrough && !handle->lent) node->backing_is_lost = true;
     }
     handle->counted = file.mode == IoMode::kPassthrough;
     if (handle->counted) ++passthrough_handles_;

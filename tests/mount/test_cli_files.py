@@ -39,6 +39,24 @@ def test_restore(three: tuple[Repo, list[str]]) -> None:
     assert found == wanted and stat.S_IMODE((repo.main / "run.sh").stat().st_mode) == 0o755
 
 
+def test_restore_of_what_a_directory_is(three: tuple[Repo, list[str]]) -> None:
+    repo, _ = three
+    models = repo.main / "models"
+    os.setxattr(models, "user.a", b"old")
+    first = repo.commit("as it was")
+    models.chmod(0o700)
+    os.setxattr(models, "user.a", b"new")
+    repo.commit("otherwise")
+    assert stat.S_IMODE(models.stat().st_mode) == 0o700, "the kernel knows it"
+    with opened(models, os.O_RDONLY | os.O_DIRECTORY) as here:
+        assert b"Restored 1 " in repo.coral.run("restore", "--source", first, "models", cwd=repo.main).stdout
+        assert stat.S_IMODE(models.stat().st_mode) == 0o755 and os.getxattr(models, "user.a") == b"old"
+        assert os.readlink(f"/proc/self/fd/{here}") == str(models), "whoever stands in it does not fall out"
+    assert set(repo.status()) == {"models"}
+    repo.commit("back")
+    assert repo.status() == {}
+
+
 def test_restore_without_a_mount(three: tuple[Repo, list[str]]) -> None:
     repo, commits = three
     repo.umount()

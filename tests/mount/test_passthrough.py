@@ -50,6 +50,19 @@ def test_pieces_of_writes(either: Repo) -> None:
     assert (either.mnt / "commits").stat().st_blksize == MIB
 
 
+def test_a_hole_is_not_filled_to_make_a_hole(either: Repo) -> None:
+    """fallocate(1) of what may be larger than the disk, whoever writes it."""
+    with open(either.main / "f", "w+b", buffering=0) as file:
+        file.truncate(64 * MIB)
+        os.pwrite(file.fileno(), noise(MIB), 40 * MIB)
+        subprocess.run(["fallocate", "-p", "-o", "0", "-l", str(60 * MIB), f"/proc/self/fd/{file.fileno()}"],
+                       check=True, pass_fds=[file.fileno()])  # fmt: skip
+        below = [path.stat() for path in (either.path / "staging").rglob("*") if path.is_file()]
+        assert 512 * sum(stat.st_blocks for stat in below) <= 8 * MIB
+        assert os.fstat(file.fileno()).st_size == 64 * MIB and os.pread(file.fileno(), MIB, 40 * MIB) == bytes(MIB)
+    assert (either.main / "f").read_bytes() == bytes(64 * MIB)
+
+
 def test_mount_info_tells(repo: Repo) -> None:
     repo.mount()
     info = repo.coral.json("mount-info", repo.mnt)
@@ -278,6 +291,8 @@ def test_fsync_and_no_space(either: Repo) -> None:
     os.close(directory)
     either.commit("synced")
     assert (either.main / "f").stat().st_size == 2 * MIB + 5
-    with open(either.main / "g", "wb") as file, pytest.raises(OSError) as failed:
-        os.truncate(file.fileno(), 1 << 62)
-    assert failed.value.errno in (errno.EFBIG, errno.EINVAL)
+    with open(either.main / "g", "wb") as file:
+        for size in ((16 << 40) + 1, 1 << 62):
+            with pytest.raises(OSError) as failed:
+                os.truncate(file.fileno(), size)
+            assert failed.value.errno == errno.EFBIG

@@ -88,7 +88,11 @@ def test_warm(stored: tuple[Repo, str, bytes]) -> None:
     assert (answer["files"], answer["plain_bytes"], answer["without_room"]) == (1, 8 * MIB, 0)
     path = repo.commit_dir(commit) / "model"
     assert opened_mode(path) == "passthrough" and path.read_bytes() == data
-    assert repo.coral.json("warm", "main", cwd=repo.main)["files"] == 2
+    answer = repo.coral.json("warm", "main", cwd=repo.main)
+    assert (answer["files"], answer["plain_bytes"], answer["too_small"]) == (2, 8 * MIB, 1)
+    assert len(copies(repo)) == 1, "what is small is read as fast without, and may be many"
+    said = repo.coral.run("warm", "main", cwd=repo.path).stdout
+    assert b"1 of 2 file(s) plain, 8.00 MiB; 1 smaller than 1 MiB left out" in said
 
 
 def test_never_more_than_the_limit(repo: Repo) -> None:

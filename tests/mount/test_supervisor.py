@@ -87,18 +87,26 @@ def test_removed_and_replaced_files_live_on(served: Repo) -> None:
     fresh = open(main / "fresh", "w+b", buffering=0)
     fresh.write(noise(MIB, 4))
     (main / "next").write_bytes(b"another")
+    described = open(main / "described", "w+b", buffering=0)
+    os.unlink(main / "described")
+    os.fchmod(described.fileno(), 0o600)
+    os.setxattr(described.fileno(), "user.a", b"1")
+    os.utime(described.fileno(), ns=(10**18, 10**18))
     os.unlink(main / "stored")
     os.replace(main / "next", main / "fresh")
     for n in range(2):
         served.kill_worker()
+        about = os.fstat(described.fileno())
+        assert (about.st_mode & 0o7777, about.st_mtime_ns) == (0o600, 10**18)
+        assert os.getxattr(described.fileno(), "user.a") == b"1"
         assert os.pread(stored.fileno(), 100, MIB) == noise(2 * MIB, 3)[MIB : MIB + 100]
         assert os.pwrite(stored.fileno(), b"%d" % n, n) == 1
         assert os.pread(fresh.fileno(), 100, 50) == noise(MIB, 4)[50:150]
         fresh.write(b"more")
         assert os.fstat(fresh.fileno()).st_size == MIB + 4 * (n + 1)
         assert os.pread(stored.fileno(), 2, 0)[: n + 1] == b"01"[: n + 1]
-    stored.close()
-    fresh.close()
+    for file in (stored, fresh, described):
+        file.close()
     assert sorted(os.listdir(main)) == ["fresh"] and (main / "fresh").read_bytes() == b"another"
     served.commit("two")
     served.umount()

@@ -88,6 +88,8 @@ class ByteSource {
     virtual std::uint64_t size() const = 0;
     // Exactly out.size() bytes or an error.
     virtual Status read_at(std::uint64_t offset, MutableBytes out) const = 0;
+    // From `offset` to here all is zeros, known without reading it (a hole); at most size().
+    virtual std::uint64_t next_data(std::uint64_t offset) const { return offset; }
 };
 
 class MemorySource final : public ByteSource {

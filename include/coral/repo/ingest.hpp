@@ -18,6 +18,10 @@
 
 namespace coral::repo {
 
+// ext4's own limit. Each 16 MiB cost some memory, so a hole of petabytes, which other file systems allow, would take
+// all of it. Longer ones are kTooLarge, here and to whoever writes in a worktree.
+inline constexpr std::uint64_t kMostFileBytes = std::uint64_t{16} << 40;
+
 class BaseIndex;  // src/repo/base_index.hpp: finds tensors that look alike
 
 // Remembers, per worktree, where tensors of a name and dtype were stored last, so that the next save can refer to them.

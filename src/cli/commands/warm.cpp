@@ -12,6 +12,8 @@
 namespace coral::cli {
 namespace {
 
+constexpr std::uint64_t kLeast = 1u << 20;  // smaller files are read from packs as fast, and may be many
+
 struct File {
     std::string path;
     std::uint64_t size = 0;
@@ -58,6 +60,8 @@ Result<int> run(Context& context) {
     auto daemon = find_daemon(*repository);
     if (!daemon)
         return make_error(Errc::kNotFound, "not mounted: plain copies are a mount's; mount it with: coral mount");
+    const std::size_t all = files.size();
+    const std::size_t small = std::erase_if(files, [](const File& file) { return file.size < kLeast; });
     std::uint64_t total = 0, done = 0, plain = 0, missed = 0;
     for (const File& file : files) total += file.size;
     {
@@ -79,12 +83,14 @@ Result<int> run(Context& context) {
     }
     if (context.json()) {
         Json out = json_document("warm");
-        out["files"] = files.size();
+        out["files"] = all;
         out["plain_bytes"] = plain;
         out["without_room"] = missed;
+        out["too_small"] = small;
         print_json(context.out, out);
     } else if (!context.arguments.has("quiet")) {
-        context.out.print("{} of {} file(s) plain, {}\n", files.size() - missed, files.size(), size_text(plain));
+        context.out.print("{} of {} file(s) plain, {}{}\n", files.size() - missed, all, size_text(plain),
+                          small ? fmt::format("; {} smaller than 1 MiB left out", small) : "");
     }
     return missed ? kNo : kOk;
 }
@@ -99,8 +105,8 @@ const Command& warm_command() {
         "warm [--json] [-q] REV [PATH…]",
         "Makes plain copies of a commit's files in the mount's local cache (all of them without PATH).\n"
         "The kernel then reads and maps them by itself, as any file of the disk below. The copies go\n"
-        "when the mount does, or when others need the room (mount option cache_size). Exit code 1:\n"
-        "there was no room for some.",
+        "when the mount does, or when others need the room (mount option cache_size). Files below\n"
+        "1 MiB are left out: they are read as fast without. Exit code 1: there was no room for some.",
         "coral warm main model.safetensors\n"
         "coral warm v1.0",
         {kBranchOption, kJsonOption, kQuietOption},

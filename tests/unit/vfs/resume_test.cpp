@@ -278,5 +278,62 @@ TEST_F(ResumeTest, HandlesAndNodesGoOn) {
     followed_by([&](Process& p) { EXPECT_FALSE(there(p, "r")); });
 }
 
+class AnyBacking final : public BackingFiles {
+  public:
+    Result<std::uint32_t> open_backing(int) override { return ++last_; }
+    void close_backing(std::uint32_t) override {}
+
+  private:
+    std::uint32_t last_ = 0;
+};
+
+// The kernel goes on with the file that it has. Opened or emptied anew, the file would be another one: what is written
+// would be in none.
+TEST_F(ResumeTest, AFileThatTheKernelHasAndTheBranchHasNotIsOpenedNoMore) {
+    const std::string content = noise(2'000'000, 1);
+    AnyBacking kernel;
+    int pipe[2];
+    ASSERT_EQ(::pipe(pipe), 0);
+    in_a_child([&](Process& p) {
+        make(p, "f");
+        NodeId node = p.fs->lookup(p.main, "f")->attr.node;
+        auto written = p.fs->open_file(node, O_WRONLY, kCaller);
+        ASSERT_OK(written);
+        ASSERT_OK(p.fs->write(written->handle, 0, as_bytes(content)));
+        ASSERT_OK(p.fs->flush(written->handle));
+        p.fs->release(written->handle);
+        ASSERT_OK((*p.fs->worktree("main"))->wait_ingested());
+        p.fs->set_backing_files(&kernel);
+        auto reader = p.fs->open_file(node, O_RDONLY, kCaller);
+        ASSERT_OK(reader);
+        ASSERT_EQ(reader->mode, IoMode::kPassthrough);
+        std::uint64_t out[] = {node, reader->handle};
+        ASSERT_EQ(::write(pipe[1], out, sizeof out), static_cast<ssize_t>(sizeof out));
+    });
+    std::uint64_t in[2];
+    ASSERT_EQ(::read(pipe[0], in, sizeof in), static_cast<ssize_t>(sizeof in));
+    const std::string staging = temp_ / "repo/staging";
+    auto trees = real_os().list_dir(staging);
+    ASSERT_OK(trees);
+    for (const std::string& tree : *trees) {
+        auto files = real_os().list_dir(staging + "/" + tree);
+        ASSERT_OK(files);
+        for (const std::string& file : *files) ASSERT_OK(real_os().remove(staging + "/" + tree + "/" + file));
+    }
+    followed_by([&](Process& p) {
+        p.fs->set_backing_files(&kernel);
+        for (int flags : {O_RDONLY, O_WRONLY, O_WRONLY | O_TRUNC})
+            EXPECT_ERRC(p.fs->open_file(in[0], flags, kCaller), Errc::kIo) << flags;
+        p.fs->release(in[1]);
+        auto reader = p.fs->open_file(in[0], O_RDONLY, kCaller);
+        ASSERT_OK(reader);
+        std::string out(content.size(), '\0');
+        MutableBytes bytes(reinterpret_cast<std::byte*>(out.data()), out.size());
+        EXPECT_VALUE(p.fs->read(reader->handle, 0, bytes), out.size());
+        EXPECT_EQ(out, content);
+        p.fs->release(reader->handle);
+    });
+}
+
 }  // namespace
 }  // namespace coral::vfs
