@@ -6,9 +6,11 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <future>
 #include <memory>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 #include "channel.hpp"
@@ -32,7 +34,8 @@ constexpr unsigned kDefaultReadaheadKb = 1024;
 constexpr auto kFence = 10s;  // a command waits this long for the kernel to forget
 constexpr auto kPinnedPause = 20ms;
 constexpr int kPinnedPauses = 250;
-constexpr auto kLastSync = 20s;  // SIGTERM with a busy mount: for pages that mappings have dirtied
+constexpr int kLoopWithoutThread = -1;  // what libfuse returns when it could not start the first one
+constexpr auto kLastSync = 20s;         // SIGTERM with a busy mount: for pages that mappings have dirtied
 
 // Everything that lives from mount to unmount, in the order in which it is made. Taken down by shut_down().
 class Daemon {
@@ -49,6 +52,8 @@ class Daemon {
     int serve();
     void shut_down();
     bool clean() const { return clean_; }
+    // Clients wait for another process when this one ends: it must not unmount, nor answer anything any more.
+    bool others_go_on() const { return worker_ && handover_ && handover_->ready() && !stopping_; }
 
   private:
     Status take_over();
@@ -87,6 +92,7 @@ class Daemon {
     std::promise<void> initialised_;
     std::thread after_init_, signals_;
     std::atomic<bool> serving_{false}, replace_{false};
+    std::atomic<bool> stopping_{false};   // somebody has asked for it
     std::atomic<bool> unmounted_{false};  // by us
     bool clean_ = true;
 };
@@ -183,8 +189,16 @@ int Daemon::serve() {
     serving_ = false;
     mount_->late_replies.stop();
     if (replace_) ::_exit(kReplaceMe);
-    log_info("{}: unmounted ({})", mount_point_, rc);
-    return 0;
+    if (rc == 0 || stopping_ || !session_->connected()) {
+        log_info("{}: unmounted ({})", mount_point_, rc);
+        return 0;
+    }
+    // The mount is there still: nobody has asked us to leave.
+    std::string why = rc == kLoopWithoutThread ? "no thread that could take requests" : std::strerror(-rc);
+    log_error("{}: requests are not served any more: {}", mount_point_, why);
+    if (others_go_on()) ::_exit(rc == kLoopWithoutThread ? kNoThreads : 1);
+    starter_.report_failure(why);
+    return 1;
 }
 
 // The backing filesystem is the one that staging files are on. The kernel takes backing files once it has taken our
@@ -252,6 +266,7 @@ void Daemon::wait_for_signal() {
 // The kernel ends the session by itself when the mount goes. Pages that mappings have dirtied are written out by
 // umount, and we are here to take them.
 Status Daemon::request_stop() {
+    stopping_ = true;
     (void)invalidator_.wait_drained(kFence);
     auto top = mounted_at(mount_point_);
     // What is there after our own unmount is somebody else's.
@@ -259,7 +274,10 @@ Status Daemon::request_stop() {
         session_->leave();
         return {};
     }
-    CORAL_CHECK(unmount_now(mount_point_));
+    if (Status done = unmount_now(mount_point_); !done) {
+        stopping_ = false;  // in use: the mount stays
+        return done;
+    }
     unmounted_ = true;
     return {};
 }
@@ -280,6 +298,7 @@ Status Daemon::request_replacement() {
 }
 
 void Daemon::stop_by_force() {
+    stopping_ = true;
     log_warn("{}: still in use; whoever uses it will see errors", mount_point_);
     sync_mount();
     (void)invalidator_.wait_drained(kFence);
@@ -350,11 +369,19 @@ int run_daemon(const std::string& repository, const std::string& mount_point, co
     log_setup(in_background ? log_path_of(repository) : std::string());
     Daemon daemon(repository, mount_point, options, starter, worker);
     int exit_status = 1;
-    if (Status status = daemon.set_up(); status) {
-        exit_status = daemon.serve();
-    } else {
-        if (in_background) log_error("{}", status.error().message);  // else it would be said twice
-        starter.report_failure(status.error().message);
+    try {
+        if (Status status = daemon.set_up(); status) {
+            exit_status = daemon.serve();
+        } else {
+            if (in_background) log_error("{}", status.error().message);  // else it would be said twice
+            starter.report_failure(status.error().message);
+            if (daemon.others_go_on()) ::_exit(exit_status);
+        }
+    } catch (const std::system_error& e) {
+        log_error("{}", e.what());
+        bool refused = e.code() == std::errc::resource_unavailable_try_again;
+        if (daemon.others_go_on()) ::_exit(refused ? kNoThreads : 1);
+        throw;
     }
     daemon.shut_down();
     if (!daemon.clean()) ::_exit(exit_status);

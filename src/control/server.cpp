@@ -11,6 +11,7 @@
 #include <future>
 #include <list>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "control/commands.hpp"
@@ -89,24 +90,40 @@ class SocketServer final : public Server {
                 old.thread.join();
                 return true;
             });
-            Connection& connection = connections_.emplace_back(std::move(*fd));
-            bool full = connections_.size() > kMaxConnections;
-            connection.thread = std::thread([this, &connection, full] {
-                set_thread_name("control-peer");
-                try {
-                    if (full) {
-                        (void)connection.channel.write_line(
-                            to_json(make_error(Errc::kBusy, "too many connections to the daemon; try again")).dump());
-                    } else {
-                        serve(connection.channel);
-                    }
-                } catch (const std::exception& e) {  // out of memory
-                    log_error("control: {}", e.what());
-                }
-                connection.channel.shut_down();
-                connection.done = true;
-            });
+            admit(std::move(*fd));
         }
+    }
+
+    void admit(UniqueFd fd) {
+        Connection& connection = connections_.emplace_back(std::move(fd));
+        bool full = connections_.size() > kMaxConnections;
+        try {
+            connection.thread = std::thread([this, &connection, full] { handle(connection, full); });
+        } catch (const std::system_error& e) {  // at the limit of tasks: no reason for a mount to end
+            log_error("control: no thread for a connection: {}", e.what());
+            (void)connection.channel.write_line(to_json(no_thread()).dump());
+            connections_.pop_back();
+        }
+    }
+
+    void handle(Connection& connection, bool full) {
+        set_thread_name("control-peer");
+        try {
+            if (full) {
+                (void)connection.channel.write_line(
+                    to_json(make_error(Errc::kBusy, "too many connections to the daemon; try again")).dump());
+            } else {
+                serve(connection.channel);
+            }
+        } catch (const std::exception& e) {  // out of memory
+            log_error("control: {}", e.what());
+        }
+        connection.channel.shut_down();
+        connection.done = true;
+    }
+
+    static Error no_thread() {
+        return make_error(Errc::kBusy, "the daemon is refused another thread (a limit of tasks, or memory); try again");
     }
 
     void serve(LineChannel& channel) {
@@ -173,8 +190,9 @@ class SocketServer final : public Server {
             if (draining_) return make_error(Errc::kBusy, "the daemon is shutting down");
             ++running_;
         }
+        Running until_return(*this);
         Activity activity;
-        auto future = std::async(std::launch::async, [&]() -> Result<Answer> {
+        auto command = [&]() -> Result<Answer> {
             set_thread_name("control-run");
             try {
                 return execute(service_, request, activity);
@@ -182,7 +200,14 @@ class SocketServer final : public Server {
                 log_error("control: {}: {}", request.value("command", "?"), e.what());
                 return make_error(Errc::kInternal, e.what());
             }
-        });
+        };
+        std::future<Result<Answer>> future;
+        try {
+            future = std::async(std::launch::async, command);
+        } catch (const std::system_error& e) {
+            log_error("control: no thread for a command: {}", e.what());
+            return no_thread();
+        }
         // A client that has gone does not stop its command: a commit half done is of no use to anybody.
         bool gone = false;
         while (future.wait_for(kHeartbeat) != std::future_status::ready) {
@@ -191,11 +216,23 @@ class SocketServer final : public Server {
             Json line = {{"progress", {{"done", done}, {"total", total}}}};
             gone = !channel.write_line(line.dump()).ok();
         }
-        auto result = future.get();
-        std::lock_guard lock(mutex_);
-        if (--running_ == 0) idle_.notify_all();
-        return result;
+        return future.get();
     }
+
+    // A command, however it ends.
+    class Running {
+      public:
+        explicit Running(SocketServer& server) : server_(server) {}  // counted already
+        ~Running() {
+            std::lock_guard lock(server_.mutex_);
+            if (--server_.running_ == 0) server_.idle_.notify_all();
+        }
+        Running(const Running&) = delete;
+        Running& operator=(const Running&) = delete;
+
+      private:
+        SocketServer& server_;
+    };
 
     void wait_for_the_end(LineChannel& channel) {
         for (int beats = 0; !channel.wait_closed(std::chrono::milliseconds(kHeartbeat).count()); ++beats) {
