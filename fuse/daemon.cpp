@@ -62,7 +62,7 @@ class Daemon {
     void after_init();
     void start_passthrough();
     void wait_for_signal();
-    [[noreturn]] void leave_to_another();
+    bool leave_to_another();
     void end_session();
     Status request_stop();
     bool pinned() const;
@@ -232,13 +232,17 @@ void Daemon::after_init() {
 }
 
 // Everything that was answered is in the repository or in the handover, so the next process could as well follow a
-// crash: but no command of a client is cut off, and no request waits for the kernel to send it again.
-void Daemon::leave_to_another() {
+// crash: but hardly a command of a client is cut off, and no request waits for the kernel to send it again. False when
+// we are to end altogether meanwhile.
+bool Daemon::leave_to_another() {
+    if (server_) server_->leave_to_another(termination_is_due);
+    if (!termination_is_due()) (void)invalidator_.wait_drained(kFence);
+    if (termination_is_due() || !serving_) return false;
+    replace_ = true;  // the main thread ends the process once the loop has returned
     log_info("another process goes on");
     invalidator_.disarm();
     session_->leave();
-    ::pause();  // the main thread ends the process once the loop has returned
-    ::_exit(kReplaceMe);
+    return true;
 }
 
 void Daemon::wait_for_signal() {
@@ -249,12 +253,9 @@ void Daemon::wait_for_signal() {
         number = wait_for_termination_signal();
     }
     if (!serving_) return;  // shut_down woke us
-    if (number == SIGHUP) {
-        replace_ = true;
-        if (server_) server_->leave_to_another();
-        (void)invalidator_.wait_drained(kFence);
-        leave_to_another();
-    }
+    if (number == SIGHUP && leave_to_another()) return;
+    while (number == SIGHUP) number = wait_for_termination_signal();
+    if (!serving_) return;
     log_info("signal {}: unmounting", number);
     if (!request_stop()) return stop_by_force();
     for (int i = 0; i < kPinnedPauses && serving_; ++i) std::this_thread::sleep_for(kPinnedPause);

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <future>
 #include <list>
 #include <mutex>
@@ -26,6 +27,7 @@ namespace {
 constexpr std::size_t kMaxConnections = 64;
 constexpr auto kHeartbeat = std::chrono::seconds(2);
 constexpr int kBeatsToEnd = 2;  // a daemon that was asked to stop has begun to leave by then, if it can
+constexpr auto kLook = std::chrono::milliseconds(50);
 constexpr auto kLastAnswers = std::chrono::milliseconds(kPeerTimeoutMs);  // for clients to take them
 
 class SocketServer final : public Server {
@@ -41,8 +43,7 @@ class SocketServer final : public Server {
 
     ~SocketServer() override {
         drain();
-        (void)::eventfd_write(wake_.get(), 1);
-        acceptor_.join();
+        stop_accepting();
         ::unlink(path_.c_str());
         for (Connection& connection : connections_) connection.channel.shut_down();
         for (Connection& connection : connections_) connection.thread.join();
@@ -53,19 +54,23 @@ class SocketServer final : public Server {
 
     void drain() override {
         std::unique_lock lock(mutex_);
-        draining_ = true;
+        draining_ = ending_ = true;
         idle_.wait(lock, [this] { return running_ == 0; });
         // A daemon that left before its answer did would seem to have failed. Not for ever: a client may be stopped.
         if (!idle_.wait_for(lock, kLastAnswers, [this] { return answering_ == 0; }))
             log_warn("control: {} clients do not take their answers", answering_);
     }
 
-    void leave_to_another() override {
-        (void)::eventfd_write(wake_.get(), 1);
-        acceptor_.join();
+    // A command that is cut off is sent again to the process that follows, as after a death.
+    void leave_to_another(const std::function<bool()>& cut_short) override {
+        stop_accepting();
         std::unique_lock lock(mutex_);
-        idle_.wait(lock, [this] { return running_ == 0; });
-        (void)idle_.wait_for(lock, kLastAnswers, [this] { return answering_ == 0; });
+        leaving_ = ending_ = true;
+        auto end = std::chrono::steady_clock::now() + kLastAnswers;
+        auto idle = [this] { return answering_ == 0; };
+        while (!idle_.wait_for(lock, kLook, idle)) {
+            if (std::chrono::steady_clock::now() > end || (cut_short && cut_short())) return;
+        }
     }
 
   private:
@@ -122,6 +127,11 @@ class SocketServer final : public Server {
         connection.done = true;
     }
 
+    void stop_accepting() {
+        (void)::eventfd_write(wake_.get(), 1);
+        if (acceptor_.joinable()) acceptor_.join();
+    }
+
     static Error no_thread() {
         return make_error(Errc::kBusy, "the daemon is refused another thread (a limit of tasks, or memory); try again");
     }
@@ -174,6 +184,8 @@ class SocketServer final : public Server {
             return false;
         }
         auto result = run(channel, *request);
+        // Nothing was done, perhaps for our sake: its client hears nothing, and asks the process that follows.
+        if (!result && leaving_ && result.error().code == Errc::kBusy) return false;
         if (!result) return channel.write_line(to_json(result.error()).dump()).ok();
         for (const std::string& part : result->parts) {
             if (!channel.write_line(part)) return false;
@@ -191,7 +203,7 @@ class SocketServer final : public Server {
             ++running_;
         }
         Running until_return(*this);
-        Activity activity;
+        Activity activity(ending_);
         auto command = [&]() -> Result<Answer> {
             set_thread_name("control-run");
             try {
@@ -253,8 +265,9 @@ class SocketServer final : public Server {
     std::mutex mutex_;                   // guards the numbers below; never held while a command runs
     std::condition_variable idle_;
     bool draining_ = false;
-    std::size_t running_ = 0;    // commands
-    std::size_t answering_ = 0;  // requests that were read and are not answered to the end
+    std::atomic<bool> ending_{false}, leaving_{false};  // read without it: to leave_to_another
+    std::size_t running_ = 0;                           // commands
+    std::size_t answering_ = 0;                         // requests that were read and are not answered to the end
 };
 
 }  // namespace

@@ -12,10 +12,12 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -173,6 +175,60 @@ def test_ten_that_do_nothing_are_enough(repo: Repo) -> None:
     assert "did not answer anything" in (repo.path / "run" / "coralfs.log").read_text()
     repo.heal()
     assert (repo.main / "f").read_bytes() == b"kept"
+    repo.umount()
+
+
+def supervisor_of(repo: Repo) -> int:
+    workers = repo.workers()
+    [pid] = [pid for pid in repo.coral.daemons() if pid not in workers]
+    return pid
+
+
+@contextlib.contextmanager
+def waiting_commit(repo: Repo) -> Iterator[tuple[BinaryIO, subprocess.Popen[str]]]:
+    """A file that is open for writing, and `coral commit --wait`, which waits for it."""
+    command = [str(repo.coral.bin / "coral"), "commit", "--wait", "-m", "waits"]
+    with open(repo.main / "f", "wb", buffering=0) as file:
+        file.write(b"whole")
+        commit = subprocess.Popen(
+            command, cwd=repo.main, env=repo.coral.environment, stdout=-1, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            time.sleep(1)
+            assert commit.poll() is None, "it waits"
+            yield file, commit
+        finally:
+            commit.kill()
+            commit.wait()
+
+
+def test_a_commit_that_waits_outlives_an_upgrade(repo: Repo) -> None:
+    repo.mount()
+    with waiting_commit(repo) as (file, commit):
+        before = repo.workers()
+        os.kill(supervisor_of(repo), signal.SIGHUP)
+        wait_for("another process", lambda: len(repo.workers()) == 1 and repo.workers() != before)
+        assert repo.coral.json("mount-info", repo.mnt)["workers"] == 2, "commands are answered"
+        assert commit.poll() is None, "it goes on waiting"
+        file.close()
+        said, _ = commit.communicate(timeout=60)
+    assert commit.returncode == 0, said
+    assert (repo.commit_dir(repo.rev_parse("main")) / "f").read_bytes() == b"whole"
+    repo.umount()
+
+
+def test_a_commit_that_waits_does_not_hold_up_the_end(repo: Repo) -> None:
+    repo.mount()
+    with waiting_commit(repo) as (file, commit):
+        os.kill(supervisor_of(repo), signal.SIGTERM)
+        said, _ = commit.communicate(timeout=40)
+        assert commit.returncode == FATAL and "nothing was committed" in said, said
+        wait_for("the daemon ends", lambda: not repo.coral.daemons(), 40)
+        assert not repo.mounted()
+        with contextlib.suppress(OSError):
+            file.close()
+    repo.mount()
+    (repo.main / "g").write_bytes(b"writable again")
     repo.umount()
 
 
