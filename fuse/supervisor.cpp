@@ -122,9 +122,11 @@ std::vector<std::string> Supervisor::command() const {
 }
 
 void Supervisor::become_worker(const std::vector<std::string>& arguments) {
-    sigset_t none;
-    ::sigemptyset(&none);
-    ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
+    // Blocked as the worker wants them: one that comes before it can wait for it would else kill it, and the next, ...
+    sigset_t awaited;
+    ::sigemptyset(&awaited);
+    for (int number : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&awaited, number);
+    ::pthread_sigmask(SIG_SETMASK, &awaited, nullptr);
     ::setpgid(0, 0);  // a terminal's ^C is for the supervisor, who passes it on
     auto inherit = [](int descriptor) {
         if (descriptor >= 0) ::fcntl(descriptor, F_SETFD, 0);

@@ -232,6 +232,19 @@ def test_a_commit_that_waits_does_not_hold_up_the_end(repo: Repo) -> None:
     repo.umount()
 
 
+def test_stopped_while_a_worker_starts(repo: Repo) -> None:
+    """Whenever SIGTERM comes, the mount ends; none is left dead."""
+    for after in (0.0, 0.002, 0.005, 0.01, 0.02, 0.04):
+        repo.mount()
+        supervisor = supervisor_of(repo)
+        for pid in repo.workers():
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(after)
+        os.kill(supervisor, signal.SIGTERM)
+        wait_for("the daemon ends", lambda: not repo.coral.daemons())
+        assert not repo.mounted(), f"{after} s after a worker's death"
+
+
 # ---- clients under a killer
 
 
