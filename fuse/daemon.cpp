@@ -64,6 +64,7 @@ class Daemon {
     void wait_for_signal();
     bool leave_to_another();
     void end_session();
+    std::optional<OwnMount> own_mount() const;
     Status request_stop();
     bool pinned() const;
     Status request_replacement();
@@ -78,6 +79,7 @@ class Daemon {
     MountOptions options_;
     Starter starter_;
     const std::optional<WorkerArguments> worker_;  // nothing: we mount ourselves, and nobody follows
+    std::string device_;                           // of the mount; empty: not known
 
     std::unique_ptr<vfs::Handover> handover_;
     std::unique_ptr<LockBox> locks_;
@@ -136,6 +138,7 @@ Status Daemon::open_mount() {
     fs_->set_notifier(&invalidator_);
     CORAL_TRY(session_, Session::create(mount_.get(), options_, repository_path_));
     CORAL_CHECK(worker_ ? session_->adopt(worker_->device) : session_->attach(mount_point_));
+    device_ = handover_ ? handover_->device() : session_->device();
     CORAL_CHECK(open_channel(session_->raw(), handover_.get()));
     passthrough_.attach(session_->raw(), options_.passthrough && !options_.read_only);
     // Before the first OPEN: the kernel may have files open in this way already.
@@ -264,23 +267,34 @@ void Daemon::wait_for_signal() {
     session_->leave();
 }
 
+// Wherever it has been moved to; and nothing that somebody else has mounted in its place. The number is ours as long as
+// we are connected.
+std::optional<OwnMount> Daemon::own_mount() const {
+    if (unmounted_ || !session_->connected()) return std::nullopt;
+    if (!device_.empty()) return mount_of_device(device_, mount_point_);
+    auto top = mounted_at(mount_point_);
+    if (!top || top->type != "fuse.coral") return std::nullopt;
+    return OwnMount{mount_point_};
+}
+
 // The kernel ends the session by itself when the mount goes. Pages that mappings have dirtied are written out by
 // umount, and we are here to take them.
 Status Daemon::request_stop() {
     stopping_ = true;
     (void)invalidator_.wait_drained(kFence);
-    auto top = mounted_at(mount_point_);
-    // What is there after our own unmount is somebody else's.
-    if (unmounted_ || !top || top->type != "fuse.coral") {
+    auto ours = own_mount();
+    if (!ours) {
         session_->leave();
         return {};
     }
-    if (Status done = unmount_now(mount_point_); !done) {
+    Status done = ours->covered
+                      ? make_error(Errc::kBusy, fmt::format("{}: something else is mounted over it", ours->path))
+                      : unmount_now(ours->path);
+    if (done)
+        unmounted_ = true;
+    else
         stopping_ = false;  // in use: the mount stays
-        return done;
-    }
-    unmounted_ = true;
-    return {};
+    return done;
 }
 
 // Mount namespaces that were made while the mount was there have it too: only when all let go does the kernel end the
@@ -309,9 +323,11 @@ void Daemon::stop_by_force() {
 }
 
 void Daemon::sync_mount() {
+    auto ours = own_mount();
+    if (!ours || ours->covered) return;  // detached: no path leads to it
     auto done = std::make_shared<std::promise<void>>();
     auto finished = done->get_future();
-    std::thread([path = mount_point_, done] {
+    std::thread([path = ours->path, done] {
         int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd >= 0) {
             ::syncfs(fd);
@@ -325,10 +341,13 @@ void Daemon::sync_mount() {
 // No request is answered afterwards, and none waits: the mount goes, lazily if somebody still uses it.
 void Daemon::end_session() {
     if (!session_) return;
-    session_->detach();
+    if (!worker_ && device_.empty()) return session_->detach();  // mounted nothing, or nobody knows what
+    std::optional<OwnMount> ours;
+    if (!worker_ || handover_->ready()) ours = own_mount();
+    if (!worker_) session_->drop_connection();
+    if (ours && !ours->covered) (void)unmount_lazily(ours->path);
+    unmounted_ = true;  // from now on the number may be another's
     if (!worker_) return;
-    // Somebody may have mounted there anew already: only our own connection tells whether ours is gone.
-    if (handover_ && handover_->ready() && !unmounted_ && session_->connected()) (void)unmount_lazily(mount_point_);
     locks_->close_connection();
     session_->drop_connection();
 }

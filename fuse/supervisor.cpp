@@ -82,6 +82,7 @@ Status Supervisor::set_up() {
     CORAL_TRY(session_, Session::create(nullptr, options_, repository_));
     CORAL_CHECK(session_->attach(mount_point_));
     CORAL_TRY(handover_, vfs::Handover::create());
+    handover_->keep_device(session_->device());
     int ends[2];
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return errno_error(errno, "socketpair");
     socket_ = ends[0];

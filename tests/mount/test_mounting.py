@@ -8,6 +8,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from driver import FATAL, NO, Installed, Repo, opened, wait_for
 
 
@@ -93,6 +95,49 @@ def test_umount_while_another_namespace_has_the_mount(mounted: Repo, place: Path
         mounted.watchdog.cancel()
         mounted.mount()
         assert (mounted.main / "file").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("supervisor", ["auto", "off"])
+def test_a_detached_mount_ends_without_touching_what_took_its_place(
+    repo: Repo, place: Path, supervisor: str
+) -> None:
+    repo.mount("-o", f"supervisor={supervisor}")
+    (repo.main / "f").write_bytes(b"x")
+    with open(repo.main / "f", "rb"):
+        first = set(repo.coral.daemons()) - set(repo.workers())
+        repo.coral.run("umount", "-l", repo.mnt)
+        repo.coral.run("init", place / "other.coral")
+        repo.coral.run("mount", place / "other.coral", repo.mnt)
+        (repo.main / "g").write_bytes(b"y")
+        for pid in first:
+            os.kill(pid, signal.SIGTERM)
+        wait_for("the first mount's daemon ends", lambda: not first & set(repo.coral.daemons()), 40)
+        assert os.listdir(repo.main) == ["g"]
+    repo.umount()
+
+
+def test_a_mount_whose_folder_was_renamed(repo: Repo, place: Path) -> None:
+    (place / "folder" / "mnt").mkdir(parents=True)
+    moved = place / "moved" / "mnt"
+    try:
+        for end in ("umount", "signal", "by force"):
+            repo.coral.run("mount", repo.path, place / "folder" / "mnt")
+            os.rename(place / "folder", place / "moved")
+            if end == "umount":
+                repo.coral.run("umount", moved)
+            else:
+                # "By force": the folder is in use.
+                here = os.open(moved, os.O_RDONLY) if end == "by force" else -1
+                for pid in set(repo.coral.daemons()) - set(repo.workers()):
+                    os.kill(pid, signal.SIGTERM)
+                wait_for("the daemon ends", lambda: not repo.coral.daemons(), 40)
+                if here >= 0:
+                    os.close(here)
+            assert not os.path.ismount(moved) and os.listdir(moved) == [], end
+            os.rename(place / "moved", place / "folder")
+    finally:
+        repo.coral.kill_daemons()
+        subprocess.run(["umount", "-l", str(moved)], capture_output=True, check=False)
 
 
 def test_foreground(repo: Repo) -> None:
