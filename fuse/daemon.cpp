@@ -61,6 +61,7 @@ class Daemon {
     Status open_mount();
     void after_init();
     void start_passthrough();
+    void look_branches_up();
     void wait_for_signal();
     bool leave_to_another();
     void end_session();
@@ -96,6 +97,7 @@ class Daemon {
     std::atomic<bool> serving_{false}, replace_{false};
     std::atomic<bool> stopping_{false};   // somebody has asked for it
     std::atomic<bool> unmounted_{false};  // by us
+    std::atomic<bool> told_anew_{false};  // the kernel, by a process that follows one that was cut off
     bool clean_ = true;
 };
 
@@ -133,7 +135,9 @@ Status Daemon::open_repository() {
 Status Daemon::open_mount() {
     mount_ = std::make_unique<Mount>(*fs_);
     mount_->initialised = [this, told = std::make_shared<std::atomic<bool>>(false)] {
-        if (!told->exchange(true)) initialised_.set_value();
+        if (told->exchange(true)) return;
+        told_anew_ = invalidator_.open();
+        initialised_.set_value();
     };
     fs_->set_notifier(&invalidator_);
     CORAL_TRY(session_, Session::create(mount_.get(), options_, repository_path_));
@@ -219,6 +223,16 @@ void Daemon::start_passthrough() {
     if (handover_) handover_->set_passthrough(passthrough_.usable());
 }
 
+// A folder that the kernel was told to forget has no path until somebody looks it up: a shell that stands in a branch
+// would not know where it is.
+void Daemon::look_branches_up() {
+    (void)invalidator_.wait_drained(kFence);
+    auto branches = repo_->branches();
+    auto ours = own_mount();
+    if (!branches || !ours || ours->covered) return;
+    for (const repo::Branch& branch : *branches) (void)real_os().stat(path_join(ours->path, "branches/" + branch.name));
+}
+
 // In a thread of its own: what needs an answer from the mount may not happen inside INIT.
 void Daemon::after_init() {
     set_thread_name("after-init");
@@ -227,7 +241,10 @@ void Daemon::after_init() {
         if (!serving_) return;
     }
     if (!handover_ || handover_->passthrough() == vfs::Handover::Tri::kUnknown) start_passthrough();
-    if (handover_ && handover_->ready()) return;
+    if (handover_ && handover_->ready()) {
+        if (told_anew_) look_branches_up();
+        return;
+    }
     set_kernel_readahead(mount_point_, options_.readahead_kb.value_or(kDefaultReadaheadKb));
     if (handover_) handover_->set_ready();
     starter_.report_ready();

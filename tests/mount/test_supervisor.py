@@ -178,6 +178,35 @@ def test_ten_that_do_nothing_are_enough(repo: Repo) -> None:
     repo.umount()
 
 
+def test_a_restore_that_was_cut_off_is_seen_whole(repo: Repo) -> None:
+    """The kernel is told everything anew, and may not be told before the new process can tell it."""
+    repo.mount()
+    files = [repo.main / f"f{n:04}" for n in range(1500)]
+    commits = []
+    gone = [repo.main / f"gone{n}" for n in range(20)]  # in the second commit only
+    for size in (10, 20):
+        for path in files + gone * (size == 20):
+            path.write_bytes(b"x" * size)
+        commits.append((size, repo.commit(f"of {size} bytes")))
+    for n, after in enumerate((0.05, 0.1, 0.15, 0.2)):
+        size, source = commits[n % 2]
+        for path in files + gone * (size == 10):
+            os.stat(path)  # the kernel keeps the answer until it is told otherwise
+        command = [str(repo.coral.bin / "coral"), "restore", "--source", source, "--all"]
+        asks = ["python3", "-c", "import os; input(); print(os.getcwd())"]
+        shell = subprocess.Popen(asks, cwd=repo.main, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        restore = subprocess.Popen(command, cwd=repo.main, env=repo.coral.environment)
+        time.sleep(after)
+        repo.kill_worker()
+        assert restore.wait(60) == 0
+        time.sleep(0.2)
+        assert shell.communicate("\n", 60)[0].strip() == str(repo.main), "who stands in the branch knows where it is"
+        stale = [path.name for path in files if os.stat(path).st_size != size]
+        assert not stale, f"killed after {after} s: {len(stale)} files, {stale[:3]}"
+        assert sum(os.path.exists(path) for path in gone) == (len(gone) if size == 20 else 0), f"killed after {after} s"
+    repo.umount()
+
+
 def supervisor_of(repo: Repo) -> int:
     workers = repo.workers()
     [pid] = [pid for pid in repo.coral.daemons() if pid not in workers]
