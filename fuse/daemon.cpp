@@ -144,7 +144,9 @@ Status Daemon::open_mount() {
     CORAL_CHECK(worker_ ? session_->adopt(worker_->device) : session_->attach(mount_point_));
     device_ = handover_ ? handover_->device() : session_->device();
     CORAL_CHECK(open_channel(session_->raw(), handover_.get()));
-    passthrough_.attach(session_->raw(), options_.passthrough && !options_.read_only);
+    passthrough_.attach(session_->raw(), !options_.passthrough ? "switched off (option passthrough=off)"
+                                         : options_.read_only  ? "the mount, or its repository, is read-only"
+                                                               : "");
     // Before the first OPEN: the kernel may have files open in this way already.
     if (handover_ && handover_->passthrough() != vfs::Handover::Tri::kUnknown) {
         passthrough_.go_on(handover_->passthrough() == vfs::Handover::Tri::kYes);

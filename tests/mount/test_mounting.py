@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from driver import FATAL, NO, Installed, Repo, opened, wait_for
+from driver import FATAL, NO, Coral, Installed, Repo, opened, wait_for
 
 
 def test_mount_reports_what_is_wrong(repo: Repo, place: Path) -> None:
@@ -151,6 +152,14 @@ def test_foreground(repo: Repo) -> None:
     running.communicate()
     wait_for("SIGTERM unmounts", lambda: not repo.mounted())
     assert repo.status() == {"file": "added"}
+
+
+def test_help_names_every_option(coral: Coral) -> None:
+    daemon = subprocess.run([coral.bin / "coralfs", "--help"], capture_output=True, text=True, check=True).stdout
+    options = re.findall(r"^  ([a-z_]+)(?:=\w+)?  ", daemon.partition("Options after -o")[2], re.MULTILINE)
+    assert len(options) > 15, options
+    said = coral.text("mount", "--help")
+    assert not [name for name in options if not re.search(rf"\b{name}\b", said)]
 
 
 def test_daemon_logs_into_the_repository(mounted: Repo) -> None:
