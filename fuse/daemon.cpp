@@ -6,9 +6,11 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <future>
 #include <memory>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 #include "channel.hpp"
@@ -32,7 +34,8 @@ constexpr unsigned kDefaultReadaheadKb = 1024;
 constexpr auto kFence = 10s;  // a command waits this long for the kernel to forget
 constexpr auto kPinnedPause = 20ms;
 constexpr int kPinnedPauses = 250;
-constexpr auto kLastSync = 20s;  // SIGTERM with a busy mount: for pages that mappings have dirtied
+constexpr int kLoopWithoutThread = -1;  // what libfuse returns when it could not start the first one
+constexpr auto kLastSync = 20s;         // SIGTERM with a busy mount: for pages that mappings have dirtied
 
 // Everything that lives from mount to unmount, in the order in which it is made. Taken down by shut_down().
 class Daemon {
@@ -49,6 +52,8 @@ class Daemon {
     int serve();
     void shut_down();
     bool clean() const { return clean_; }
+    // Clients wait for another process when this one ends: it must not unmount, nor answer anything any more.
+    bool others_go_on() const { return worker_ && handover_ && handover_->ready() && !stopping_; }
 
   private:
     Status take_over();
@@ -56,9 +61,11 @@ class Daemon {
     Status open_mount();
     void after_init();
     void start_passthrough();
+    void look_branches_up();
     void wait_for_signal();
-    [[noreturn]] void leave_to_another();
+    bool leave_to_another();
     void end_session();
+    std::optional<OwnMount> own_mount() const;
     Status request_stop();
     bool pinned() const;
     Status request_replacement();
@@ -73,6 +80,7 @@ class Daemon {
     MountOptions options_;
     Starter starter_;
     const std::optional<WorkerArguments> worker_;  // nothing: we mount ourselves, and nobody follows
+    std::string device_;                           // of the mount; empty: not known
 
     std::unique_ptr<vfs::Handover> handover_;
     std::unique_ptr<LockBox> locks_;
@@ -87,7 +95,9 @@ class Daemon {
     std::promise<void> initialised_;
     std::thread after_init_, signals_;
     std::atomic<bool> serving_{false}, replace_{false};
+    std::atomic<bool> stopping_{false};   // somebody has asked for it
     std::atomic<bool> unmounted_{false};  // by us
+    std::atomic<bool> told_anew_{false};  // the kernel, by a process that follows one that was cut off
     bool clean_ = true;
 };
 
@@ -125,13 +135,18 @@ Status Daemon::open_repository() {
 Status Daemon::open_mount() {
     mount_ = std::make_unique<Mount>(*fs_);
     mount_->initialised = [this, told = std::make_shared<std::atomic<bool>>(false)] {
-        if (!told->exchange(true)) initialised_.set_value();
+        if (told->exchange(true)) return;
+        told_anew_ = invalidator_.open();
+        initialised_.set_value();
     };
     fs_->set_notifier(&invalidator_);
     CORAL_TRY(session_, Session::create(mount_.get(), options_, repository_path_));
     CORAL_CHECK(worker_ ? session_->adopt(worker_->device) : session_->attach(mount_point_));
+    device_ = handover_ ? handover_->device() : session_->device();
     CORAL_CHECK(open_channel(session_->raw(), handover_.get()));
-    passthrough_.attach(session_->raw(), options_.passthrough && !options_.read_only);
+    passthrough_.attach(session_->raw(), !options_.passthrough ? "switched off (option passthrough=off)"
+                                         : options_.read_only  ? "the mount, or its repository, is read-only"
+                                                               : "");
     // Before the first OPEN: the kernel may have files open in this way already.
     if (handover_ && handover_->passthrough() != vfs::Handover::Tri::kUnknown) {
         passthrough_.go_on(handover_->passthrough() == vfs::Handover::Tri::kYes);
@@ -176,15 +191,22 @@ int Daemon::serve() {
     serving_ = true;
     after_init_ = std::thread([this] { after_init(); });
     signals_ = std::thread([this] { wait_for_signal(); });
-    // Readers that wait for a decode must not keep `ls` waiting.
-    unsigned threads = 2 * static_cast<unsigned>(hardware_threads()) + 8;
+    const unsigned threads = serving_threads();
     log_info("serving {} at {}, process {}, {} threads", repository_path_, mount_point_, ::getpid(), threads);
     int rc = session_->loop(threads);
     serving_ = false;
     mount_->late_replies.stop();
     if (replace_) ::_exit(kReplaceMe);
-    log_info("{}: unmounted ({})", mount_point_, rc);
-    return 0;
+    if (rc == 0 || stopping_ || !session_->connected()) {
+        log_info("{}: unmounted ({})", mount_point_, rc);
+        return 0;
+    }
+    // The mount is there still: nobody has asked us to leave.
+    std::string why = rc == kLoopWithoutThread ? "no thread that could take requests" : std::strerror(-rc);
+    log_error("{}: requests are not served any more: {}", mount_point_, why);
+    if (others_go_on()) ::_exit(rc == kLoopWithoutThread ? kNoThreads : 1);
+    starter_.report_failure(why);
+    return 1;
 }
 
 // The backing filesystem is the one that staging files are on. The kernel takes backing files once it has taken our
@@ -202,6 +224,16 @@ void Daemon::start_passthrough() {
     if (handover_) handover_->set_passthrough(passthrough_.usable());
 }
 
+// A folder that the kernel was told to forget has no path until somebody looks it up: a shell that stands in a branch
+// would not know where it is.
+void Daemon::look_branches_up() {
+    (void)invalidator_.wait_drained(kFence);
+    auto branches = repo_->branches();
+    auto ours = own_mount();
+    if (!branches || !ours || ours->covered) return;
+    for (const repo::Branch& branch : *branches) (void)real_os().stat(path_join(ours->path, "branches/" + branch.name));
+}
+
 // In a thread of its own: what needs an answer from the mount may not happen inside INIT.
 void Daemon::after_init() {
     set_thread_name("after-init");
@@ -210,7 +242,10 @@ void Daemon::after_init() {
         if (!serving_) return;
     }
     if (!handover_ || handover_->passthrough() == vfs::Handover::Tri::kUnknown) start_passthrough();
-    if (handover_ && handover_->ready()) return;
+    if (handover_ && handover_->ready()) {
+        if (told_anew_) look_branches_up();
+        return;
+    }
     set_kernel_readahead(mount_point_, options_.readahead_kb.value_or(kDefaultReadaheadKb));
     if (handover_) handover_->set_ready();
     starter_.report_ready();
@@ -218,13 +253,17 @@ void Daemon::after_init() {
 }
 
 // Everything that was answered is in the repository or in the handover, so the next process could as well follow a
-// crash: but no command of a client is cut off, and no request waits for the kernel to send it again.
-void Daemon::leave_to_another() {
+// crash: but hardly a command of a client is cut off, and no request waits for the kernel to send it again. False when
+// we are to end altogether meanwhile.
+bool Daemon::leave_to_another() {
+    if (server_) server_->leave_to_another(termination_is_due);
+    if (!termination_is_due()) (void)invalidator_.wait_drained(kFence);
+    if (termination_is_due() || !serving_) return false;
+    replace_ = true;  // the main thread ends the process once the loop has returned
     log_info("another process goes on");
     invalidator_.disarm();
     session_->leave();
-    ::pause();  // the main thread ends the process once the loop has returned
-    ::_exit(kReplaceMe);
+    return true;
 }
 
 void Daemon::wait_for_signal() {
@@ -235,12 +274,9 @@ void Daemon::wait_for_signal() {
         number = wait_for_termination_signal();
     }
     if (!serving_) return;  // shut_down woke us
-    if (number == SIGHUP) {
-        replace_ = true;
-        if (server_) server_->leave_to_another();
-        (void)invalidator_.wait_drained(kFence);
-        leave_to_another();
-    }
+    if (number == SIGHUP && leave_to_another()) return;
+    while (number == SIGHUP) number = wait_for_termination_signal();
+    if (!serving_) return;
     log_info("signal {}: unmounting", number);
     if (!request_stop()) return stop_by_force();
     for (int i = 0; i < kPinnedPauses && serving_; ++i) std::this_thread::sleep_for(kPinnedPause);
@@ -249,19 +285,34 @@ void Daemon::wait_for_signal() {
     session_->leave();
 }
 
+// Wherever it has been moved to; and nothing that somebody else has mounted in its place. The number is ours as long as
+// we are connected.
+std::optional<OwnMount> Daemon::own_mount() const {
+    if (unmounted_ || !session_->connected()) return std::nullopt;
+    if (!device_.empty()) return mount_of_device(device_, mount_point_);
+    auto top = mounted_at(mount_point_);
+    if (!top || top->type != "fuse.coral") return std::nullopt;
+    return OwnMount{mount_point_};
+}
+
 // The kernel ends the session by itself when the mount goes. Pages that mappings have dirtied are written out by
 // umount, and we are here to take them.
 Status Daemon::request_stop() {
+    stopping_ = true;
     (void)invalidator_.wait_drained(kFence);
-    auto top = mounted_at(mount_point_);
-    // What is there after our own unmount is somebody else's.
-    if (unmounted_ || !top || top->type != "fuse.coral") {
+    auto ours = own_mount();
+    if (!ours) {
         session_->leave();
         return {};
     }
-    CORAL_CHECK(unmount_now(mount_point_));
-    unmounted_ = true;
-    return {};
+    Status done = ours->covered
+                      ? make_error(Errc::kBusy, fmt::format("{}: something else is mounted over it", ours->path))
+                      : unmount_now(ours->path);
+    if (done)
+        unmounted_ = true;
+    else
+        stopping_ = false;  // in use: the mount stays
+    return done;
 }
 
 // Mount namespaces that were made while the mount was there have it too: only when all let go does the kernel end the
@@ -280,6 +331,7 @@ Status Daemon::request_replacement() {
 }
 
 void Daemon::stop_by_force() {
+    stopping_ = true;
     log_warn("{}: still in use; whoever uses it will see errors", mount_point_);
     sync_mount();
     (void)invalidator_.wait_drained(kFence);
@@ -289,9 +341,11 @@ void Daemon::stop_by_force() {
 }
 
 void Daemon::sync_mount() {
+    auto ours = own_mount();
+    if (!ours || ours->covered) return;  // detached: no path leads to it
     auto done = std::make_shared<std::promise<void>>();
     auto finished = done->get_future();
-    std::thread([path = mount_point_, done] {
+    std::thread([path = ours->path, done] {
         int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd >= 0) {
             ::syncfs(fd);
@@ -305,10 +359,13 @@ void Daemon::sync_mount() {
 // No request is answered afterwards, and none waits: the mount goes, lazily if somebody still uses it.
 void Daemon::end_session() {
     if (!session_) return;
-    session_->detach();
+    if (!worker_ && device_.empty()) return session_->detach();  // mounted nothing, or nobody knows what
+    std::optional<OwnMount> ours;
+    if (!worker_ || handover_->ready()) ours = own_mount();
+    if (!worker_) session_->drop_connection();
+    if (ours && !ours->covered) (void)unmount_lazily(ours->path);
+    unmounted_ = true;  // from now on the number may be another's
     if (!worker_) return;
-    // Somebody may have mounted there anew already: only our own connection tells whether ours is gone.
-    if (handover_ && handover_->ready() && !unmounted_ && session_->connected()) (void)unmount_lazily(mount_point_);
     locks_->close_connection();
     session_->drop_connection();
 }
@@ -350,11 +407,19 @@ int run_daemon(const std::string& repository, const std::string& mount_point, co
     log_setup(in_background ? log_path_of(repository) : std::string());
     Daemon daemon(repository, mount_point, options, starter, worker);
     int exit_status = 1;
-    if (Status status = daemon.set_up(); status) {
-        exit_status = daemon.serve();
-    } else {
-        if (in_background) log_error("{}", status.error().message);  // else it would be said twice
-        starter.report_failure(status.error().message);
+    try {
+        if (Status status = daemon.set_up(); status) {
+            exit_status = daemon.serve();
+        } else {
+            if (in_background) log_error("{}", status.error().message);  // else it would be said twice
+            starter.report_failure(status.error().message);
+            if (daemon.others_go_on()) ::_exit(exit_status);
+        }
+    } catch (const std::system_error& e) {
+        log_error("{}", e.what());
+        bool refused = e.code() == std::errc::resource_unavailable_try_again;
+        if (daemon.others_go_on()) ::_exit(refused ? kNoThreads : 1);
+        throw;
     }
     daemon.shut_down();
     if (!daemon.clean()) ::_exit(exit_status);

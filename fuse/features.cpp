@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include "coral/base/thread_pool.hpp"
+
 namespace coral::fuse {
 
 namespace {
@@ -28,17 +30,25 @@ constexpr unsigned kWanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FU
                              FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
                              FUSE_CAP_EXPORT_SUPPORT;
 
-constexpr unsigned kMaxBackground = 64;  // read-ahead; the kernel's 12 is little
+// What is read ahead, and what the page cache lacks: the kernel keeps the rest back. So these readers, however many
+// there are and however slow the disk, leave some threads to everybody else.
+unsigned max_background() {
+    return serving_threads() - kThreadsForOthers;
+}
 
 constexpr unsigned kProtocolOf69 = 40;  // Linux 6.9 speaks FUSE 7.40
 
 }  // namespace
 
+unsigned serving_threads() {
+    return 2 * static_cast<unsigned>(hardware_threads()) + 8 + kThreadsForOthers;
+}
+
 Features negotiate(fuse_conn_info& conn) {
     conn.want = conn.capable & kWanted;
     conn.max_write = kMaxIo;
-    conn.max_background = kMaxBackground;
-    conn.congestion_threshold = kMaxBackground * 3 / 4;
+    conn.max_background = max_background();
+    conn.congestion_threshold = conn.max_background;  // above it the kernel would read ahead no more
     conn.time_gran = 1;
 
     Features f;

@@ -11,6 +11,10 @@ namespace coral::fuse {
 
 inline constexpr unsigned kMaxIo = 1u << 20;  // of one READ or WRITE
 
+// How many requests are carried out at the same time, and how many of them are never read-ahead (see features.cpp).
+unsigned serving_threads();
+inline constexpr unsigned kThreadsForOthers = 4;
+
 struct Features {
     unsigned protocol_major = 0, protocol_minor = 0;
     unsigned max_write = 0, max_readahead = 0, max_background = 0;

@@ -23,6 +23,13 @@ void Invalidator::start(fuse_session* session) {
     thread_ = std::thread([this] { run(); });
 }
 
+bool Invalidator::open() {
+    std::lock_guard lock(mutex_);
+    open_ = true;
+    wake_.notify_one();
+    return !queue_.empty();
+}
+
 void Invalidator::entry_changed(vfs::NodeId parent, const std::string& name) {
     push({parent, name, 0, 0});
 }
@@ -46,7 +53,7 @@ void Invalidator::run() {
     set_thread_name("invalidator");
     std::unique_lock lock(mutex_);
     while (true) {
-        wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+        wake_.wait(lock, [this] { return stop_ || (open_ && !queue_.empty()); });
         if (stop_) break;
         Item item = std::move(queue_.front());
         queue_.pop_front();

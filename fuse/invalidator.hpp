@@ -25,7 +25,9 @@ class Invalidator final : public vfs::Notifier {
     Invalidator(const Invalidator&) = delete;
     Invalidator& operator=(const Invalidator&) = delete;
 
-    void start(fuse_session* session);  // what came before is sent now
+    void start(fuse_session* session);
+    // INIT was handled: what came before is sent now. libfuse refuses notifications until then. True: something did.
+    bool open();
     // Never block.
     void entry_changed(vfs::NodeId parent, const std::string& name) override;
     void attributes_changed(vfs::NodeId node) override;
@@ -54,7 +56,7 @@ class Invalidator final : public vfs::Notifier {
     std::deque<Item> queue_;
     std::set<Item> queued_;  // each thing waits once
     std::uint64_t pushed_ = 0, sent_ = 0;
-    bool armed_ = true, stop_ = false, finished_ = true;
+    bool armed_ = true, open_ = false, stop_ = false, finished_ = true;
     fuse_session* session_ = nullptr;
     std::thread thread_;
 };

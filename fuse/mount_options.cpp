@@ -36,17 +36,22 @@ Result<unsigned> parse_number(std::string_view name, std::string_view text, unsi
     return value;
 }
 
+Result<std::uint64_t> size_of(std::string_view name, std::string_view text, std::string_view example) {
+    if (text.empty()) return needs_value(name, example);
+    auto size = parse_size(text);
+    if (!size) return std::move(size).error().with(fmt::format("option '{}'", name));
+    return size;
+}
+
 Status set_memory(MountOptions& o, std::string_view value) {
-    if (value.empty()) return needs_value("memory", "512M");
-    CORAL_TRY(std::uint64_t size, parse_size(value));
+    CORAL_TRY(std::uint64_t size, size_of("memory", value, "512M"));
     if (size < (32u << 20)) return make_error(Errc::kInvalid, "option 'memory' must be at least 32M");
     o.memory = size;
     return {};
 }
 
 Status set_cache_size(MountOptions& o, std::string_view value) {
-    if (value.empty()) return needs_value("cache_size", "16G");
-    CORAL_TRY(o.cache_size, parse_size(value));
+    CORAL_TRY(o.cache_size, size_of("cache_size", value, "16G"));
     return {};
 }
 
@@ -65,8 +70,7 @@ Status set_materialize(MountOptions& o, std::string_view value) {
 }
 
 Status set_readahead(MountOptions& o, std::string_view value) {
-    if (value.empty()) return needs_value("readahead", "16M");
-    CORAL_TRY(std::uint64_t size, parse_size(value));
+    CORAL_TRY(std::uint64_t size, size_of("readahead", value, "16M"));
     o.readahead = size;
     return {};
 }
@@ -110,14 +114,12 @@ Status set_new_pages(MountOptions& o, std::string_view value) {
 }
 
 Status set_hot_size(MountOptions& o, std::string_view value) {
-    if (value.empty()) return needs_value("hot_size", "8G");
-    CORAL_TRY(o.hot_size, parse_size(value));
+    CORAL_TRY(o.hot_size, size_of("hot_size", value, "8G"));
     return {};
 }
 
 Status set_backlog(MountOptions& o, std::string_view value) {
-    if (value.empty()) return needs_value("backlog", "16G");
-    CORAL_TRY(o.backlog, parse_size(value));
+    CORAL_TRY(o.backlog, size_of("backlog", value, "16G"));
     return {};
 }
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <map>
 #include <sstream>
 
 #include "coral/base/log.hpp"
@@ -151,6 +152,17 @@ std::optional<MountEntry> mounted_at(const std::string& path) {
         if (entry.path == path) top = std::move(entry);
     }
     return top;
+}
+
+std::optional<OwnMount> mount_of_device(const std::string& device, const std::string& path) {
+    std::map<std::string, std::string> top;  // of each path, its device
+    std::optional<OwnMount> found;
+    for (const MountEntry& entry : mounted_filesystems()) {
+        top[entry.path] = entry.device;
+        if (entry.device == device && (!found || found->path != path)) found = OwnMount{entry.path};
+    }
+    if (found) found->covered = top[found->path] != device;
+    return found;
 }
 
 Probe probe_path(const std::string& path, int timeout_ms) {

@@ -17,6 +17,12 @@ struct MountEntry {
 };
 std::vector<MountEntry> mounted_filesystems();  // /proc/self/mountinfo, later ones lie on top
 std::optional<MountEntry> mounted_at(const std::string& path);
+// Where the filesystem with this device number is: at `path` if it is there, else wherever it has been moved to.
+struct OwnMount {
+    std::string path;
+    bool covered = false;  // something else is mounted over it: whoever unmounts the path unmounts that
+};
+std::optional<OwnMount> mount_of_device(const std::string& device, const std::string& path);
 
 // Asked in a process of its own, since a mount whose daemon hangs would hang us too.
 struct Probe {

@@ -136,16 +136,16 @@ void Passthrough::amend_answer(iovec* iov, int count) {
     if (current.opcode == kOpInit || current.backing != 0) amend(iov, count);
 }
 
-void Passthrough::attach(fuse_session* session, bool wanted) {
-    wanted_passthrough = wanted;
-    if (!wanted) refuse("switched off (option passthrough=off)");
+void Passthrough::attach(fuse_session* session, const std::string& why_not) {
+    wanted_passthrough = why_not.empty();
+    if (!why_not.empty()) refuse(why_not);
     device_ = fuse_session_fd(session);
 }
 
 void Passthrough::go_on(bool usable) {
     if (usable)
         usable_ = true;
-    else
+    else if (wanted_passthrough)  // else the reason is known
         refuse("the kernel or the user's rights do not allow it");
 }
 

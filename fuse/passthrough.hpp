@@ -19,8 +19,9 @@ namespace coral::fuse {
 
 class Passthrough final : public vfs::BackingFiles {
   public:
-    // Between fuse_session_mount and the loop. `wanted` false: requests pass through unchanged.
-    void attach(fuse_session* session, bool wanted);
+    // Between fuse_session_mount and the loop. `why_not` is empty when it is wanted; else requests pass through
+    // unchanged.
+    void attach(fuse_session* session, const std::string& why_not);
     // Instead of probe(), in a process that follows another one: as it was.
     void go_on(bool usable);
     // Each request as it was read, in the thread that handles it, and each answer before it is written.

@@ -13,6 +13,7 @@
 #include <mutex>
 
 #include "coral/base/log.hpp"
+#include "mount_point.hpp"
 #include "ops.hpp"
 
 namespace coral::fuse {
@@ -67,6 +68,7 @@ Status Session::attach(const std::string& mount_point) {
     if (fuse_session_mount(session_, mount_point.c_str()) != 0)
         return make_error(Errc::kIo, fmt::format("cannot mount at {}: {}", mount_point, why()));
     attached_ = true;
+    if (auto top = mounted_at(mount_point)) device_ = top->device;
     return {};
 }
 

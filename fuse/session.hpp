@@ -24,7 +24,8 @@ class Session {
     // A connection that somebody else has mounted, and unmounts.
     Status adopt(int descriptor);
     int descriptor() const { return fuse_session_fd(session_); }
-    bool connected() const;  // the mount is still there
+    const std::string& device() const { return device_; }  // of what attach() has mounted, as in mountinfo
+    bool connected() const;                                // the mount is still there
     // Without unmounting: when nobody else has it either, clients get ENOTCONN.
     void drop_connection();
     // Serves requests until the mount is gone or leave() was called.
@@ -42,6 +43,7 @@ class Session {
     pthread_t looping_{};
     std::atomic<bool> in_loop_{false};
     bool attached_ = false;
+    std::string device_;
 };
 
 }  // namespace coral::fuse

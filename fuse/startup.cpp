@@ -196,6 +196,12 @@ int wait_for_termination_signal() {
     return number;
 }
 
+bool termination_is_due() {
+    sigset_t pending;
+    return ::sigpending(&pending) == 0 &&
+           (::sigismember(&pending, SIGTERM) == 1 || ::sigismember(&pending, SIGINT) == 1);
+}
+
 void set_kernel_readahead(const std::string& mount_point, unsigned kilobytes) {
     if (kilobytes == 0 || ::geteuid() != 0) return;
     auto entry = mounted_at(mount_point);

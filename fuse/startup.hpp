@@ -43,6 +43,7 @@ void set_process_limits();
 // SIGTERM, SIGINT and SIGHUP are waited for by one thread, in all others blocked; SIGPIPE is ignored.
 void block_signals();
 int wait_for_termination_signal();
+bool termination_is_due();  // SIGTERM or SIGINT has come, and waits for wait_for_termination_signal()
 
 // As root: read_ahead_kb of the mount's bdi. From no FUSE thread. Failure is only logged.
 void set_kernel_readahead(const std::string& mount_point, unsigned kilobytes);

@@ -32,6 +32,7 @@ using namespace std::chrono_literals;
 constexpr int kMostBarren = 10;                       // workers in a row that die without an answer
 constexpr int kBarrenUpgrade = 3;                     // of these, of a program that was put in place of ours
 constexpr std::int64_t kLongEnough = 10'000'000'000;  // a worker that nobody asked anything is of use after 10 s
+constexpr auto kNoThreadsPause = 500ms;
 
 // One thread: it forks.
 class Supervisor {
@@ -44,6 +45,7 @@ class Supervisor {
   private:
     Status set_up();
     Status start_worker();
+    pid_t fork_in_the_end();
     [[noreturn]] void become_worker(const std::vector<std::string>& arguments);
     std::vector<std::string> command() const;
     // The status that waitpid told.
@@ -80,6 +82,7 @@ Status Supervisor::set_up() {
     CORAL_TRY(session_, Session::create(nullptr, options_, repository_));
     CORAL_CHECK(session_->attach(mount_point_));
     CORAL_TRY(handover_, vfs::Handover::create());
+    handover_->keep_device(session_->device());
     int ends[2];
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return errno_error(errno, "socketpair");
     socket_ = ends[0];
@@ -120,9 +123,11 @@ std::vector<std::string> Supervisor::command() const {
 }
 
 void Supervisor::become_worker(const std::vector<std::string>& arguments) {
-    sigset_t none;
-    ::sigemptyset(&none);
-    ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
+    // Blocked as the worker wants them: one that comes before it can wait for it would else kill it, and the next, ...
+    sigset_t awaited;
+    ::sigemptyset(&awaited);
+    for (int number : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&awaited, number);
+    ::pthread_sigmask(SIG_SETMASK, &awaited, nullptr);
     ::setpgid(0, 0);  // a terminal's ^C is for the supervisor, who passes it on
     auto inherit = [](int descriptor) {
         if (descriptor >= 0) ::fcntl(descriptor, F_SETFD, 0);
@@ -142,14 +147,30 @@ void Supervisor::become_worker(const std::vector<std::string>& arguments) {
     ::_exit(127);
 }
 
+// At the limit of tasks, or of memory, clients wait: that passes. But who asked us to stop does not wait for ever.
+pid_t Supervisor::fork_in_the_end() {
+    for (int tries = 1;; ++tries) {
+        pid_t child = ::fork();
+        int error = errno;
+        if (child >= 0 || (error != EAGAIN && error != ENOMEM) || !handover_->ready()) return child;
+        if (tries == 1) log_warn("{}: no daemon can be started yet: {}", mount_point_, std::strerror(error));
+        on_signal();
+        if (stopping_ && tries > kMostBarren) {
+            errno = error;
+            return child;
+        }
+        std::this_thread::sleep_for(kNoThreadsPause);
+    }
+}
+
 Status Supervisor::start_worker() {
     answers_before_ = handover_->answers();
-    started_ns_ = monotonic_ns();
     std::vector<std::string> arguments = command();
-    pid_t child = ::fork();
+    pid_t child = fork_in_the_end();
     if (child < 0) return errno_error(errno, "fork");
     if (child == 0) become_worker(arguments);
     worker_ = child;
+    started_ns_ = monotonic_ns();
     // Whoever waits for the mount hears from the first worker alone, or sees the end of the pipe.
     if (starter_.in_background()) starter_.leave_to_another();
     return {};
@@ -213,12 +234,15 @@ std::optional<int> Supervisor::after_death(int status) {
     if (connection_closed_) return 1;
     if (!handover_->resends()) give_up("the daemon " + how + ", and this kernel cannot send its requests again");
     bool was_of_use = handover_->answers() != answers_before_ || monotonic_ns() - started_ns_ > kLongEnough;
-    barren_ = replace || was_of_use ? 0 : barren_ + 1;
+    // At the limit of tasks clients wait: that passes. But who asked us to stop does not wait for ever.
+    bool no_threads = WIFEXITED(status) && WEXITSTATUS(status) == kNoThreads && !stopping_;
+    barren_ = replace || was_of_use || no_threads ? 0 : barren_ + 1;
     if (replace) use_own_program_ = false;
     if (barren_ >= kBarrenUpgrade) use_own_program_ = true;
     if (barren_ >= kMostBarren)
         give_up(fmt::format("{} daemons in a row did not answer anything, the last {}", barren_, how));
     if (!replace) log_warn("{}: the daemon {}; another one goes on", mount_point_, how);
+    if (no_threads) std::this_thread::sleep_for(kNoThreadsPause);
     if (barren_ > 0) std::this_thread::sleep_for(std::min(10ms * (1 << barren_), 1000ms));
     return std::nullopt;
 }

@@ -15,6 +15,8 @@ namespace coral::fuse {
 
 // The exit status of a worker that wants to be replaced by another one.
 inline constexpr int kReplaceMe = 75;
+// Of one that was refused a thread: the next one may be luckier, and is started after a pause.
+inline constexpr int kNoThreads = 76;
 
 // Descriptors that the supervisor has left open for its worker.
 struct WorkerArguments {

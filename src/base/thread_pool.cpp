@@ -18,7 +18,18 @@ std::size_t hardware_threads() {
 ThreadPool::ThreadPool(std::string name, std::size_t threads, std::size_t queue_limit)
     : name_(std::move(name)), queue_limit_(queue_limit) {
     threads_.reserve(threads);
-    for (std::size_t i = 0; i < std::max<std::size_t>(threads, 1); ++i) threads_.emplace_back([this] { run(); });
+    try {
+        for (std::size_t i = 0; i < std::max<std::size_t>(threads, 1); ++i) threads_.emplace_back([this] { run(); });
+    } catch (...) {
+        // One was refused; those that nobody joins would end the process, whatever the caller does about it.
+        {
+            std::lock_guard lock(mutex_);
+            stop_ = true;
+        }
+        wake_.notify_all();
+        for (std::thread& thread : threads_) thread.join();
+        throw;
+    }
 }
 
 ThreadPool::~ThreadPool() {

@@ -48,6 +48,7 @@ Result<Answer> do_hello(Service& service, const Json& request, Activity& activit
 Result<Answer> do_commit(Service& service, const Json& request, Activity& activity) {
     CORAL_TRY(auto options, decode([&] { return commit_options_from(request.at("options")); }));
     CORAL_TRY(auto worktree, find_worktree(service, request, activity));
+    options.give_up = &activity.ending();
     CORAL_TRY(auto result, worktree->commit(options));
     service.settle();
     return Answer{{}, to_json(result)};

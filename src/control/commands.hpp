@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -16,6 +17,9 @@ namespace coral::control {
 // What a running command tells the thread that keeps the client informed. Thread-safe.
 class Activity {
   public:
+    // `ending`: outlives the command; true once nothing shall be waited for that may take for ever.
+    explicit Activity(const std::atomic<bool>& ending) : ending_(ending) {}
+    const std::atomic<bool>& ending() const { return ending_; }
     void watch(std::shared_ptr<repo::Worktree> worktree) {
         std::lock_guard lock(mutex_);
         worktree_ = std::move(worktree);
@@ -29,6 +33,7 @@ class Activity {
     }
 
   private:
+    const std::atomic<bool>& ending_;
     std::mutex mutex_;
     std::shared_ptr<repo::Worktree> worktree_;
     std::uint64_t total_ = 0;

@@ -8,9 +8,11 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <future>
 #include <list>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "control/commands.hpp"
@@ -25,6 +27,7 @@ namespace {
 constexpr std::size_t kMaxConnections = 64;
 constexpr auto kHeartbeat = std::chrono::seconds(2);
 constexpr int kBeatsToEnd = 2;  // a daemon that was asked to stop has begun to leave by then, if it can
+constexpr auto kLook = std::chrono::milliseconds(50);
 constexpr auto kLastAnswers = std::chrono::milliseconds(kPeerTimeoutMs);  // for clients to take them
 
 class SocketServer final : public Server {
@@ -40,8 +43,7 @@ class SocketServer final : public Server {
 
     ~SocketServer() override {
         drain();
-        (void)::eventfd_write(wake_.get(), 1);
-        acceptor_.join();
+        stop_accepting();
         ::unlink(path_.c_str());
         for (Connection& connection : connections_) connection.channel.shut_down();
         for (Connection& connection : connections_) connection.thread.join();
@@ -52,19 +54,23 @@ class SocketServer final : public Server {
 
     void drain() override {
         std::unique_lock lock(mutex_);
-        draining_ = true;
+        draining_ = ending_ = true;
         idle_.wait(lock, [this] { return running_ == 0; });
         // A daemon that left before its answer did would seem to have failed. Not for ever: a client may be stopped.
         if (!idle_.wait_for(lock, kLastAnswers, [this] { return answering_ == 0; }))
             log_warn("control: {} clients do not take their answers", answering_);
     }
 
-    void leave_to_another() override {
-        (void)::eventfd_write(wake_.get(), 1);
-        acceptor_.join();
+    // A command that is cut off is sent again to the process that follows, as after a death.
+    void leave_to_another(const std::function<bool()>& cut_short) override {
+        stop_accepting();
         std::unique_lock lock(mutex_);
-        idle_.wait(lock, [this] { return running_ == 0; });
-        (void)idle_.wait_for(lock, kLastAnswers, [this] { return answering_ == 0; });
+        leaving_ = ending_ = true;
+        auto end = std::chrono::steady_clock::now() + kLastAnswers;
+        auto idle = [this] { return answering_ == 0; };
+        while (!idle_.wait_for(lock, kLook, idle)) {
+            if (std::chrono::steady_clock::now() > end || (cut_short && cut_short())) return;
+        }
     }
 
   private:
@@ -89,24 +95,45 @@ class SocketServer final : public Server {
                 old.thread.join();
                 return true;
             });
-            Connection& connection = connections_.emplace_back(std::move(*fd));
-            bool full = connections_.size() > kMaxConnections;
-            connection.thread = std::thread([this, &connection, full] {
-                set_thread_name("control-peer");
-                try {
-                    if (full) {
-                        (void)connection.channel.write_line(
-                            to_json(make_error(Errc::kBusy, "too many connections to the daemon; try again")).dump());
-                    } else {
-                        serve(connection.channel);
-                    }
-                } catch (const std::exception& e) {  // out of memory
-                    log_error("control: {}", e.what());
-                }
-                connection.channel.shut_down();
-                connection.done = true;
-            });
+            admit(std::move(*fd));
         }
+    }
+
+    void admit(UniqueFd fd) {
+        Connection& connection = connections_.emplace_back(std::move(fd));
+        bool full = connections_.size() > kMaxConnections;
+        try {
+            connection.thread = std::thread([this, &connection, full] { handle(connection, full); });
+        } catch (const std::system_error& e) {  // at the limit of tasks: no reason for a mount to end
+            log_error("control: no thread for a connection: {}", e.what());
+            (void)connection.channel.write_line(to_json(no_thread()).dump());
+            connections_.pop_back();
+        }
+    }
+
+    void handle(Connection& connection, bool full) {
+        set_thread_name("control-peer");
+        try {
+            if (full) {
+                (void)connection.channel.write_line(
+                    to_json(make_error(Errc::kBusy, "too many connections to the daemon; try again")).dump());
+            } else {
+                serve(connection.channel);
+            }
+        } catch (const std::exception& e) {  // out of memory
+            log_error("control: {}", e.what());
+        }
+        connection.channel.shut_down();
+        connection.done = true;
+    }
+
+    void stop_accepting() {
+        (void)::eventfd_write(wake_.get(), 1);
+        if (acceptor_.joinable()) acceptor_.join();
+    }
+
+    static Error no_thread() {
+        return make_error(Errc::kBusy, "the daemon is refused another thread (a limit of tasks, or memory); try again");
     }
 
     void serve(LineChannel& channel) {
@@ -157,6 +184,8 @@ class SocketServer final : public Server {
             return false;
         }
         auto result = run(channel, *request);
+        // Nothing was done, perhaps for our sake: its client hears nothing, and asks the process that follows.
+        if (!result && leaving_ && result.error().code == Errc::kBusy) return false;
         if (!result) return channel.write_line(to_json(result.error()).dump()).ok();
         for (const std::string& part : result->parts) {
             if (!channel.write_line(part)) return false;
@@ -173,8 +202,9 @@ class SocketServer final : public Server {
             if (draining_) return make_error(Errc::kBusy, "the daemon is shutting down");
             ++running_;
         }
-        Activity activity;
-        auto future = std::async(std::launch::async, [&]() -> Result<Answer> {
+        Running until_return(*this);
+        Activity activity(ending_);
+        auto command = [&]() -> Result<Answer> {
             set_thread_name("control-run");
             try {
                 return execute(service_, request, activity);
@@ -182,7 +212,14 @@ class SocketServer final : public Server {
                 log_error("control: {}: {}", request.value("command", "?"), e.what());
                 return make_error(Errc::kInternal, e.what());
             }
-        });
+        };
+        std::future<Result<Answer>> future;
+        try {
+            future = std::async(std::launch::async, command);
+        } catch (const std::system_error& e) {
+            log_error("control: no thread for a command: {}", e.what());
+            return no_thread();
+        }
         // A client that has gone does not stop its command: a commit half done is of no use to anybody.
         bool gone = false;
         while (future.wait_for(kHeartbeat) != std::future_status::ready) {
@@ -191,11 +228,23 @@ class SocketServer final : public Server {
             Json line = {{"progress", {{"done", done}, {"total", total}}}};
             gone = !channel.write_line(line.dump()).ok();
         }
-        auto result = future.get();
-        std::lock_guard lock(mutex_);
-        if (--running_ == 0) idle_.notify_all();
-        return result;
+        return future.get();
     }
+
+    // A command, however it ends.
+    class Running {
+      public:
+        explicit Running(SocketServer& server) : server_(server) {}  // counted already
+        ~Running() {
+            std::lock_guard lock(server_.mutex_);
+            if (--server_.running_ == 0) server_.idle_.notify_all();
+        }
+        Running(const Running&) = delete;
+        Running& operator=(const Running&) = delete;
+
+      private:
+        SocketServer& server_;
+    };
 
     void wait_for_the_end(LineChannel& channel) {
         for (int beats = 0; !channel.wait_closed(std::chrono::milliseconds(kHeartbeat).count()); ++beats) {
@@ -216,8 +265,9 @@ class SocketServer final : public Server {
     std::mutex mutex_;                   // guards the numbers below; never held while a command runs
     std::condition_variable idle_;
     bool draining_ = false;
-    std::size_t running_ = 0;    // commands
-    std::size_t answering_ = 0;  // requests that were read and are not answered to the end
+    std::atomic<bool> ending_{false}, leaving_{false};  // read without it: to leave_to_another
+    std::size_t running_ = 0;                           // commands
+    std::size_t answering_ = 0;                         // requests that were read and are not answered to the end
 };
 
 }  // namespace

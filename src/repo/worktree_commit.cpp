@@ -154,7 +154,8 @@ void Worktree::Impl::retry_failed() {
     }
 }
 
-// Waits until nothing is being written (or the grace has passed), and for ingest of what is complete.
+// Waits until nothing is being written (or the grace has passed), and for ingest of what is complete. A writer may take
+// for ever, and what has to end meanwhile would wait with us.
 Status Worktree::Impl::wait_complete(const CommitOptions& options) {
     auto give_up = std::chrono::steady_clock::now() + kReleaseGrace;
     while (true) {
@@ -173,6 +174,10 @@ Status Worktree::Impl::wait_complete(const CommitOptions& options) {
             handles = !written.empty();
         }
         if ((!open && !handles) || options.allow_open) return {};
+        if (options.give_up && *options.give_up)
+            return make_error(Errc::kBusy, fmt::format("nothing was committed on {}: its daemon ends, and files are "
+                                                       "open for writing",
+                                                       tree.branch_));
         // A file that a crash cut off has no handle: nobody will ever complete it by closing.
         if (options.wait && handles) give_up = std::chrono::steady_clock::now() + kReleaseGrace;
         if (std::chrono::steady_clock::now() > give_up) return {};  // build() names the file

@@ -64,7 +64,16 @@ void MountedFilesystem::set_notifier(Notifier* notifier) {
     if (!notifier || !resuming_ || !options_.handover->outside_change_was_cut()) return;
     for (const WorktreePtr& worktree : branches_.all_owned()) {
         if (Status done = worktree->announce_all(); !done) log_error("{}", done.error().message);
+        forget_below(worktree->branch());
     }
+}
+
+// Names that are gone have no row that could tell of them: with the branch's own the kernel forgets all below it.
+void MountedFilesystem::forget_below(const std::string& branch) {
+    auto branches = lookup(kRoot, "branches");
+    if (!branches) return;
+    notify_entry(branches->attr.node, branch.substr(0, branch.find('/')));
+    forget(branches->attr.node, 1);
 }
 
 void MountedFilesystem::set_socket_path(const std::string& path) {

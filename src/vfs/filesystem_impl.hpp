@@ -132,6 +132,7 @@ class MountedFilesystem final : public Filesystem {
     // For changes: kReadOnly for everything that is not a worktree's.
     Result<BranchRef> changeable(NodeId id);
     void notify_entry(NodeId parent, const std::string& name);
+    void forget_below(const std::string& branch);
     void notify_attributes(NodeId node);
     void notify_contents(NodeId node, std::uint64_t offset, std::uint64_t length);
     void on_outside_change(repo::Ino parent, const std::string& name, repo::Ino replaced);

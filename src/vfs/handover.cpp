@@ -88,6 +88,12 @@ void Handover::keep_socket_path(const std::string& path) {
 std::string Handover::socket_path() const {
     return std::string(header_->socket_path, ::strnlen(header_->socket_path, sizeof header_->socket_path));
 }
+void Handover::keep_device(const std::string& device) {
+    if (device.size() < sizeof header_->device) std::memcpy(header_->device, device.c_str(), device.size() + 1);
+}
+std::string Handover::device() const {
+    return std::string(header_->device, ::strnlen(header_->device, sizeof header_->device));
+}
 void Handover::count_worker() {
     ++header_->workers;
 }

@@ -29,7 +29,8 @@ struct Handover::Header {
     std::atomic<bool> log_failed{false};  // memory was short: nobody can follow
     std::atomic<std::uint32_t> init_size{0};
     unsigned char init[512] = {};
-    char socket_path[128] = {};
+    char socket_path[112] = {};  // the kernel takes 108
+    char device[16] = {};        // zeros: by a supervisor that does not say
     Slot slots[kSlots];
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);

@@ -41,6 +41,37 @@ cmp weights mnt/at/main/weights
 "$coral" umount mnt
 """
 
+TASKS_SCRIPT = """
+set -eu
+cd "$1"
+coral="$2"
+"$coral" init models.coral
+mkdir mnt
+"$coral" mount models.coral mnt
+trap '"$coral" umount -l mnt' EXIT
+echo kept > mnt/branches/main/file
+number() { "$coral" mount-info mnt --json | grep -o "\\"$1\\": *[0-9]*" | grep -o '[0-9]*$'; }
+supervisor=$(number pid)
+usual=$(prlimit --pid "$supervisor" --nproc --output SOFT --noheadings | tr -d ' ')
+prlimit --pid "$supervisor" --nproc=0:
+kill -9 "$(number worker_pid)"
+sleep 1
+# A process can be started now, but it may have no threads; then few, more, and at some moment enough.
+tasks=$(ps -L -u "$(id -u)" --no-headers | wc -l)
+for more in 2 2 2 2 2 2 2 2 $(seq 3 24); do
+    prlimit --pid "$supervisor" --nproc=$((tasks + more)):
+    sleep 0.6
+done
+prlimit --pid "$supervisor" --nproc="$usual:"
+prlimit --pid "$supervisor" --nproc="$usual:"
+test "$(cat mnt/branches/main/file)" = kept
+prlimit --pid "$(pgrep -P "$supervisor" coralfs)" --nproc="$usual:"
+echo more > mnt/branches/main/file
+trap - EXIT
+"$coral" umount mnt
+! grep -q "$1/mnt " /proc/self/mounts
+"""
+
 
 @pytest.fixture
 def open_place(machine: Path) -> Iterator[Path]:
@@ -70,6 +101,15 @@ def test_an_ordinary_user_can_do_it_all(open_place: Path) -> None:
     assert mode == 0o666 or os.geteuid() != 0, "open /dev/fuse to users first, as udev does: chmod 0666 /dev/fuse"
     done = run_as_user(open_place, SCRIPT)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_at_the_limit_of_tasks(open_place: Path) -> None:
+    """Clients wait for a daemon that cannot be started, or may have no threads; the mount stays. As a user, since root
+    has no such limit."""
+    done = run_as_user(open_place, TASKS_SCRIPT)
+    log = (open_place / "work/models.coral/run/coralfs.log").read_text()
+    assert done.returncode == 0, done.stdout + done.stderr + log
+    assert "no daemon can be started yet" in log, log
 
 
 def test_what_belongs_to_somebody_else(repo: Repo, open_place: Path) -> None:

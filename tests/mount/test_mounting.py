@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
 
-from driver import FATAL, NO, Installed, Repo, opened, wait_for
+import pytest
+
+from driver import FATAL, NO, Coral, Installed, Repo, opened, wait_for
 
 
 def test_mount_reports_what_is_wrong(repo: Repo, place: Path) -> None:
@@ -95,6 +98,49 @@ def test_umount_while_another_namespace_has_the_mount(mounted: Repo, place: Path
         assert (mounted.main / "file").read_bytes() == b"kept"
 
 
+@pytest.mark.parametrize("supervisor", ["auto", "off"])
+def test_a_detached_mount_ends_without_touching_what_took_its_place(
+    repo: Repo, place: Path, supervisor: str
+) -> None:
+    repo.mount("-o", f"supervisor={supervisor}")
+    (repo.main / "f").write_bytes(b"x")
+    with open(repo.main / "f", "rb"):
+        first = set(repo.coral.daemons()) - set(repo.workers())
+        repo.coral.run("umount", "-l", repo.mnt)
+        repo.coral.run("init", place / "other.coral")
+        repo.coral.run("mount", place / "other.coral", repo.mnt)
+        (repo.main / "g").write_bytes(b"y")
+        for pid in first:
+            os.kill(pid, signal.SIGTERM)
+        wait_for("the first mount's daemon ends", lambda: not first & set(repo.coral.daemons()), 40)
+        assert os.listdir(repo.main) == ["g"]
+    repo.umount()
+
+
+def test_a_mount_whose_folder_was_renamed(repo: Repo, place: Path) -> None:
+    (place / "folder" / "mnt").mkdir(parents=True)
+    moved = place / "moved" / "mnt"
+    try:
+        for end in ("umount", "signal", "by force"):
+            repo.coral.run("mount", repo.path, place / "folder" / "mnt")
+            os.rename(place / "folder", place / "moved")
+            if end == "umount":
+                repo.coral.run("umount", moved)
+            else:
+                # "By force": the folder is in use.
+                here = os.open(moved, os.O_RDONLY) if end == "by force" else -1
+                for pid in set(repo.coral.daemons()) - set(repo.workers()):
+                    os.kill(pid, signal.SIGTERM)
+                wait_for("the daemon ends", lambda: not repo.coral.daemons(), 40)
+                if here >= 0:
+                    os.close(here)
+            assert not os.path.ismount(moved) and os.listdir(moved) == [], end
+            os.rename(place / "moved", place / "folder")
+    finally:
+        repo.coral.kill_daemons()
+        subprocess.run(["umount", "-l", str(moved)], capture_output=True, check=False)
+
+
 def test_foreground(repo: Repo) -> None:
     command = [str(repo.coral.bin / "coral"), "mount", "-f", str(repo.path), str(repo.mnt)]
     running = subprocess.Popen(command, env=repo.coral.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -106,6 +152,14 @@ def test_foreground(repo: Repo) -> None:
     running.communicate()
     wait_for("SIGTERM unmounts", lambda: not repo.mounted())
     assert repo.status() == {"file": "added"}
+
+
+def test_help_names_every_option(coral: Coral) -> None:
+    daemon = subprocess.run([coral.bin / "coralfs", "--help"], capture_output=True, text=True, check=True).stdout
+    options = re.findall(r"^  ([a-z_]+)(?:=\w+)?  ", daemon.partition("Options after -o")[2], re.MULTILINE)
+    assert len(options) > 15, options
+    said = coral.text("mount", "--help")
+    assert not [name for name in options if not re.search(rf"\b{name}\b", said)]
 
 
 def test_daemon_logs_into_the_repository(mounted: Repo) -> None:

@@ -78,6 +78,9 @@ def test_mount_info_tells(repo: Repo) -> None:
     info = repo.coral.json("mount-info", repo.path)
     assert not info["passthrough"] and "passthrough=off" in info["passthrough_off_because"]
     assert info["hot_limit"] == 0
+    repo.remount("-o", "ro")
+    info = repo.coral.json("mount-info", repo.mnt)
+    assert not info["passthrough"] and "read-only" in info["passthrough_off_because"]
 
 
 def test_a_file_grows_for_everybody(either: Repo) -> None:

@@ -12,10 +12,12 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -182,6 +184,102 @@ def test_ten_that_do_nothing_are_enough(repo: Repo) -> None:
     repo.heal()
     assert (repo.main / "f").read_bytes() == b"kept"
     repo.umount()
+
+
+def test_a_restore_that_was_cut_off_is_seen_whole(repo: Repo) -> None:
+    """The kernel is told everything anew, and may not be told before the new process can tell it."""
+    repo.mount()
+    files = [repo.main / f"f{n:04}" for n in range(1500)]
+    commits = []
+    gone = [repo.main / f"gone{n}" for n in range(20)]  # in the second commit only
+    for size in (10, 20):
+        for path in files + gone * (size == 20):
+            path.write_bytes(b"x" * size)
+        commits.append((size, repo.commit(f"of {size} bytes")))
+    for n, after in enumerate((0.05, 0.1, 0.15, 0.2)):
+        size, source = commits[n % 2]
+        for path in files + gone * (size == 10):
+            os.stat(path)  # the kernel keeps the answer until it is told otherwise
+        command = [str(repo.coral.bin / "coral"), "restore", "--source", source, "--all"]
+        asks = ["python3", "-c", "import os; input(); print(os.getcwd())"]
+        shell = subprocess.Popen(asks, cwd=repo.main, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        restore = subprocess.Popen(command, cwd=repo.main, env=repo.coral.environment)
+        time.sleep(after)
+        repo.kill_worker()
+        assert restore.wait(60) == 0
+        time.sleep(0.2)
+        assert shell.communicate("\n", 60)[0].strip() == str(repo.main), "who stands in the branch knows where it is"
+        stale = [path.name for path in files if os.stat(path).st_size != size]
+        assert not stale, f"killed after {after} s: {len(stale)} files, {stale[:3]}"
+        assert sum(os.path.exists(path) for path in gone) == (len(gone) if size == 20 else 0), f"killed after {after} s"
+    repo.umount()
+
+
+def supervisor_of(repo: Repo) -> int:
+    workers = repo.workers()
+    [pid] = [pid for pid in repo.coral.daemons() if pid not in workers]
+    return pid
+
+
+@contextlib.contextmanager
+def waiting_commit(repo: Repo) -> Iterator[tuple[BinaryIO, subprocess.Popen[str]]]:
+    """A file that is open for writing, and `coral commit --wait`, which waits for it."""
+    command = [str(repo.coral.bin / "coral"), "commit", "--wait", "-m", "waits"]
+    with open(repo.main / "f", "wb", buffering=0) as file:
+        file.write(b"whole")
+        commit = subprocess.Popen(
+            command, cwd=repo.main, env=repo.coral.environment, stdout=-1, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            time.sleep(1)
+            assert commit.poll() is None, "it waits"
+            yield file, commit
+        finally:
+            commit.kill()
+            commit.wait()
+
+
+def test_a_commit_that_waits_outlives_an_upgrade(repo: Repo) -> None:
+    repo.mount()
+    with waiting_commit(repo) as (file, commit):
+        before = repo.workers()
+        os.kill(supervisor_of(repo), signal.SIGHUP)
+        wait_for("another process", lambda: len(repo.workers()) == 1 and repo.workers() != before)
+        assert repo.coral.json("mount-info", repo.mnt)["workers"] == 2, "commands are answered"
+        assert commit.poll() is None, "it goes on waiting"
+        file.close()
+        said, _ = commit.communicate(timeout=60)
+    assert commit.returncode == 0, said
+    assert (repo.commit_dir(repo.rev_parse("main")) / "f").read_bytes() == b"whole"
+    repo.umount()
+
+
+def test_a_commit_that_waits_does_not_hold_up_the_end(repo: Repo) -> None:
+    repo.mount()
+    with waiting_commit(repo) as (file, commit):
+        os.kill(supervisor_of(repo), signal.SIGTERM)
+        said, _ = commit.communicate(timeout=40)
+        assert commit.returncode == FATAL and "nothing was committed" in said, said
+        wait_for("the daemon ends", lambda: not repo.coral.daemons(), 40)
+        assert not repo.mounted()
+        with contextlib.suppress(OSError):
+            file.close()
+    repo.mount()
+    (repo.main / "g").write_bytes(b"writable again")
+    repo.umount()
+
+
+def test_stopped_while_a_worker_starts(repo: Repo) -> None:
+    """Whenever SIGTERM comes, the mount ends; none is left dead."""
+    for after in (0.0, 0.002, 0.005, 0.01, 0.02, 0.04):
+        repo.mount()
+        supervisor = supervisor_of(repo)
+        for pid in repo.workers():
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(after)
+        os.kill(supervisor, signal.SIGTERM)
+        wait_for("the daemon ends", lambda: not repo.coral.daemons())
+        assert not repo.mounted(), f"{after} s after a worker's death"
 
 
 # ---- clients under a killer

@@ -89,13 +89,14 @@ class Server {
     virtual ~Server() = default;  // drains, stops accepting, removes the socket
     virtual const std::string& socket_path() const = 0;
     virtual int descriptor() const { return -1; }  // of the listening socket
-    // Refuses new commands (kBusy), waits for the running ones and, for 10 s at most, until their answers are sent. A
-    // client that asked to stop stays connected until the destructor, and so learns when the daemon has given
-    // everything back.
+    // Refuses new commands (kBusy), waits for the running ones (a commit that waits for a writer gives up) and, for 10
+    // s at most, until their answers are sent. A client that asked to stop stays connected until the destructor, and so
+    // learns when the daemon has given everything back.
     virtual void drain() = 0;
-    // Accepts nobody any more, and waits as drain() does. Who connects now waits for the process that follows, which
-    // has the same listening socket. Nothing else may be done with the server afterwards.
-    virtual void leave_to_another() { drain(); }
+    // Accepts nobody any more, and waits as drain() does, but for 10 s at most and while `cut_short` says no. Who
+    // connects now waits for the process that follows, which has the same listening socket; so does who is cut off, or
+    // was refused. Afterwards only drain() and the destructor are of use.
+    virtual void leave_to_another(const std::function<bool()>& cut_short) = 0;
 };
 
 // Says (and no longer says) where the owner of a worktree listens: Worktree::owner_path. By the process that holds the

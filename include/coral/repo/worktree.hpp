@@ -78,6 +78,8 @@ struct CommitOptions {
     // branch's last one already is the result: the answer to an earlier request was lost.
     std::optional<std::int64_t> time_ns;
     bool again = false;
+    // Becomes true when this process is about to end: then no writer is waited for any more (kBusy). Null: never.
+    const std::atomic<bool>* give_up = nullptr;
 };
 
 struct CommitResult {

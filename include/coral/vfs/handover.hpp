@@ -90,6 +90,8 @@ class Handover {
     bool ready() const;
     void keep_socket_path(const std::string& path);  // where commands are taken
     std::string socket_path() const;
+    void keep_device(const std::string& device);  // of the mount, as in mountinfo ("0:45")
+    std::string device() const;                   // empty: not known
     void count_worker();
     std::uint32_t workers() const;  // processes that have served, this one included
     void count_answer();

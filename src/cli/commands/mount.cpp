@@ -87,12 +87,16 @@ const Command& mount_command() {
         "mount [-f] [-o OPTIONS]… REPOSITORY DIR",
         "Starts the daemon `coralfs` and returns when the mount answers. DIR exists and is empty; a\n"
         "mount there whose daemon died is healed first. The log is in REPOSITORY/run.\n"
-        "Without root this needs `fusermount3` (package fuse3) and access to /dev/fuse.",
+        "Without root this needs `fusermount3` (package fuse3) and access to /dev/fuse.\n"
+        "OPTIONS are joined by commas; `coralfs --help` says what each does: ro, allow_other, allow_root,\n"
+        "auto_unmount, nonempty, fsname=NAME, memory=SIZE, threads=N, readahead=SIZE, readahead_kb=N,\n"
+        "hot_size=SIZE, cache_size=SIZE, backlog=SIZE, materialize=auto|never|always, new_pages=keep,\n"
+        "passthrough=off, supervisor=off, share=off, debug, and what fstab knows.",
         "coral mount models.coral /mnt/m\n"
         "coral mount -o ro,allow_other models.coral /mnt/m\n"
         "cp ckpt.safetensors /mnt/m/branches/main/",
         {{'f', "foreground", nullptr, "stay in the foreground, log to stderr"},
-         {'o', "options", "OPTIONS", "mount options, with commas: ro, allow_other, share=off"}},
+         {'o', "options", "OPTIONS", "mount options, see above"}},
         2,
         2,
         run,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The server against good clients and bad ones.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -97,6 +98,35 @@ class ServerTest : public testing::Test {
     FakeService service_;
     std::unique_ptr<Server> server_;
 };
+
+constexpr uid_t kSomebody = 54321;
+
+// The line of the test's process that is wrong, or 0.
+int serve_without_threads(FakeService& service) {
+    if (::geteuid() == 0 && ::setuid(kSomebody) != 0) return __LINE__;
+    auto server = Server::start(service);
+    if (!server) return __LINE__;
+    auto early = connect_to((*server)->socket_path(), 1000);  // has a thread, whose command will get none
+    if (!early) return __LINE__;
+    std::this_thread::sleep_for(300ms);
+    rlimit tasks{};
+    ::getrlimit(RLIMIT_NPROC, &tasks);
+    rlimit none{0, tasks.rlim_max};
+    ::setrlimit(RLIMIT_NPROC, &none);
+    for (int i = 0; i < 3; ++i) {
+        auto refused = Client::connect((*server)->socket_path());
+        if (refused || refused.error().code != Errc::kBusy) return __LINE__;
+    }
+    LineChannel channel(std::move(*early));
+    if (!channel.write_line(R"({"command":"info"})")) return __LINE__;
+    auto answer = channel.read_line(5000);
+    if (!answer || Json::parse(*answer).at("ok").get<bool>()) return __LINE__;
+    ::setrlimit(RLIMIT_NPROC, &tasks);
+    auto again = Client::connect((*server)->socket_path());
+    if (!again || !(*again)->info()) return __LINE__;
+    server->reset();  // waits for no command that was never begun
+    return 0;
+}
 
 TEST_F(ServerTest, AnswersWithBytesThatAreNotUtf8) {
     auto info = client()->info();
@@ -294,6 +324,21 @@ TEST_F(ServerTest, TooManyConnectionsAreToldSo) {
         std::this_thread::sleep_for(20ms);
     }
     FAIL() << "connections that ended are still counted";
+}
+
+// By a user who may have no more tasks: root is never refused one.
+TEST_F(ServerTest, WithoutAnotherThreadTheServerGoesOn) {
+    server_.reset();
+    std::filesystem::remove_all(runtime_dir());
+    ASSERT_TRUE(::geteuid() != 0 || ::chown(dir_.c_str(), kSomebody, kSomebody) == 0);
+    pid_t child = ::fork();
+    if (child == 0) {
+        ::alarm(60);
+        ::_exit(serve_without_threads(service_));
+    }
+    int state = 0;
+    ::waitpid(child, &state, 0);
+    EXPECT_TRUE(WIFEXITED(state) && WEXITSTATUS(state) == 0) << state;
 }
 
 TEST_F(ServerTest, LongCommandsGiveSignsOfLife) {

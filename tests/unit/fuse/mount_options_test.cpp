@@ -51,6 +51,15 @@ TEST(MountOptions, RefusesWhatItDoesNotKnow) {
     }
 }
 
+TEST(MountOptions, AWrongSizeIsToldWithItsOption) {
+    for (const char* name : {"memory", "cache_size", "readahead", "hot_size", "backlog"}) {
+        MountOptions options;
+        Status status = parse_mount_options(std::string(name) + "=abc", options);
+        ASSERT_FALSE(status.ok()) << name;
+        EXPECT_EQ(status.error().message, std::string("option '") + name + "': 'abc' is not a size such as 512M or 2G");
+    }
+}
+
 TEST(MountOptions, Sizes) {
     EXPECT_EQ(*parse_size("0"), 0u);
     EXPECT_EQ(*parse_size("123"), 123u);
