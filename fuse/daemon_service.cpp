@@ -9,6 +9,7 @@
 
 #include "coral/base/log.hpp"
 #include "coral/base/thread_pool.hpp"
+#include "startup.hpp"
 
 namespace coral::fuse {
 
@@ -159,6 +160,7 @@ Result<control::DaemonInfo> DaemonService::info() {
     info.plain_limit = usage.plain_limit;
     info.open_files = usage.open_files;
     info.passthrough_files = usage.passthrough_files;
+    info.kernel_readahead_kb = kernel_readahead_kb(mount_point_);
     info.pending_ingest = pending_ingest();
     return info;
 }

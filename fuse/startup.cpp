@@ -202,14 +202,31 @@ bool termination_is_due() {
            (::sigismember(&pending, SIGTERM) == 1 || ::sigismember(&pending, SIGINT) == 1);
 }
 
-void set_kernel_readahead(const std::string& mount_point, unsigned kilobytes) {
-    if (kilobytes == 0 || ::geteuid() != 0) return;
+namespace {
+
+std::string readahead_path(const std::string& mount_point) {
     auto entry = mounted_at(mount_point);
-    if (!entry) return;
-    std::string path = fmt::format("/sys/class/bdi/{}/read_ahead_kb", entry->device);
-    std::ofstream file(path);
-    file << kilobytes << std::flush;
-    if (!file) log_info("{}: could not be set; the kernel reads ahead as usual", path);
+    return entry ? fmt::format("/sys/class/bdi/{}/read_ahead_kb", entry->device) : std::string();
+}
+
+}  // namespace
+
+void set_kernel_readahead(const std::string& mount_point, unsigned kilobytes) {
+    const unsigned usual = kernel_readahead_kb(mount_point);
+    if (kilobytes == 0 || usual == 0 || kilobytes == usual) return;
+    const std::string path = readahead_path(mount_point);
+    if (::geteuid() == 0) {
+        std::ofstream file(path);
+        file << kilobytes << std::flush;
+        if (file) return log_info("the kernel reads ahead {} KiB here, instead of {}", kilobytes, usual);
+    }
+    log_info("the kernel reads ahead {} KiB here: {} can be set by root only", usual, path);
+}
+
+unsigned kernel_readahead_kb(const std::string& mount_point) {
+    unsigned kilobytes = 0;
+    std::ifstream(readahead_path(mount_point)) >> kilobytes;
+    return kilobytes;
 }
 
 }  // namespace coral::fuse

@@ -47,5 +47,6 @@ bool termination_is_due();  // SIGTERM or SIGINT has come, and waits for wait_fo
 
 // As root: read_ahead_kb of the mount's bdi. From no FUSE thread. Failure is only logged.
 void set_kernel_readahead(const std::string& mount_point, unsigned kilobytes);
+unsigned kernel_readahead_kb(const std::string& mount_point);  // 0: not known
 
 }  // namespace coral::fuse

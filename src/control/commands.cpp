@@ -48,7 +48,7 @@ Result<Answer> do_hello(Service& service, const Json& request, Activity& activit
 Result<Answer> do_commit(Service& service, const Json& request, Activity& activity) {
     CORAL_TRY(auto options, decode([&] { return commit_options_from(request.at("options")); }));
     CORAL_TRY(auto worktree, find_worktree(service, request, activity));
-    options.give_up = &activity.ending();
+    options.give_up = [&activity] { return activity.in_vain(); };
     CORAL_TRY(auto result, worktree->commit(options));
     service.settle();
     return Answer{{}, to_json(result)};

@@ -19,7 +19,9 @@ class Activity {
   public:
     // `ending`: outlives the command; true once nothing shall be waited for that may take for ever.
     explicit Activity(const std::atomic<bool>& ending) : ending_(ending) {}
-    const std::atomic<bool>& ending() const { return ending_; }
+    void client_has_gone() { gone_ = true; }
+    // Waiting: what is under way is carried through.
+    bool in_vain() const { return ending_ || gone_; }
     void watch(std::shared_ptr<repo::Worktree> worktree) {
         std::lock_guard lock(mutex_);
         worktree_ = std::move(worktree);
@@ -34,6 +36,7 @@ class Activity {
 
   private:
     const std::atomic<bool>& ending_;
+    std::atomic<bool> gone_{false};
     std::mutex mutex_;
     std::shared_ptr<repo::Worktree> worktree_;
     std::uint64_t total_ = 0;

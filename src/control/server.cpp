@@ -220,13 +220,15 @@ class SocketServer final : public Server {
             log_error("control: no thread for a command: {}", e.what());
             return no_thread();
         }
-        // A client that has gone does not stop its command: a commit half done is of no use to anybody.
+        // A client that has gone does not stop its command, for a commit half done is of no use to anybody; one that
+        // only waits has not begun.
         bool gone = false;
         while (future.wait_for(kHeartbeat) != std::future_status::ready) {
             if (gone) continue;
             auto [done, total] = activity.progress();
             Json line = {{"progress", {{"done", done}, {"total", total}}}};
             gone = !channel.write_line(line.dump()).ok();
+            if (gone) activity.client_has_gone();
         }
         return future.get();
     }

@@ -224,7 +224,8 @@ Json to_json(const DaemonInfo& info) {
             {"plain_bytes", info.plain_bytes},
             {"plain_limit", info.plain_limit},
             {"open_files", info.open_files},
-            {"passthrough_files", info.passthrough_files}};
+            {"passthrough_files", info.passthrough_files},
+            {"kernel_readahead_kb", info.kernel_readahead_kb}};
 }
 
 DaemonInfo daemon_info_from(const Json& json) {
@@ -247,6 +248,7 @@ DaemonInfo daemon_info_from(const Json& json) {
     info.plain_limit = json.at("plain_limit").get<std::uint64_t>();
     info.open_files = json.at("open_files").get<std::uint64_t>();
     info.passthrough_files = json.at("passthrough_files").get<std::uint64_t>();
+    info.kernel_readahead_kb = json.value("kernel_readahead_kb", std::uint64_t{0});  // a daemon of today tells it
     return info;
 }
 

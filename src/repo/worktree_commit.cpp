@@ -159,7 +159,11 @@ void Worktree::Impl::retry_failed() {
 Status Worktree::Impl::wait_complete(const CommitOptions& options) {
     auto give_up = std::chrono::steady_clock::now() + kReleaseGrace;
     while (true) {
-        CORAL_CHECK(tree.wait_ingested());
+        CORAL_CHECK(tree.wait_ingested(options.give_up));
+        if (options.give_up && options.give_up())
+            return make_error(Errc::kBusy, fmt::format("nothing was committed on {}: its daemon ends, or who asked for "
+                                                       "the commit has gone",
+                                                       tree.branch_));
         bool open = false;
         CORAL_CHECK(state.read([&](Database& db) -> Status {
             Statement st =
@@ -174,10 +178,6 @@ Status Worktree::Impl::wait_complete(const CommitOptions& options) {
             handles = !written.empty();
         }
         if ((!open && !handles) || options.allow_open) return {};
-        if (options.give_up && *options.give_up)
-            return make_error(Errc::kBusy, fmt::format("nothing was committed on {}: its daemon ends, and files are "
-                                                       "open for writing",
-                                                       tree.branch_));
         // A file that a crash cut off has no handle: nobody will ever complete it by closing.
         if (options.wait && handles) give_up = std::chrono::steady_clock::now() + kReleaseGrace;
         if (std::chrono::steady_clock::now() > give_up) return {};  // build() names the file

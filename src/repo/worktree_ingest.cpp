@@ -15,6 +15,7 @@ namespace {
 // A commit waits for files that are complete after it was asked for, while others come all the time.
 constexpr auto kMostForLaterFiles = std::chrono::seconds(5);
 
+constexpr auto kLook = std::chrono::milliseconds(100);  // while somebody may give up waiting
 constexpr std::size_t kLearnFiles = 256;
 constexpr auto kStatusWait = std::chrono::seconds(1);
 
@@ -249,14 +250,19 @@ Status Worktree::Impl::learn_tree(const TreeId& id, std::size_t& budget) {
 
 // ---- waiting
 
-Status Worktree::wait_ingested() {
+Status Worktree::wait_ingested(const std::function<bool()>& give_up) {
     std::unique_lock lock(impl_->queue_mutex);
+    auto wait_for = [&](std::chrono::steady_clock::duration time, const std::function<bool()>& done) {
+        const auto end = std::chrono::steady_clock::now() + time;
+        while (!impl_->queue_idle.wait_for(lock, kLook, done)) {
+            if ((give_up && give_up()) || std::chrono::steady_clock::now() > end) return;
+        }
+    };
     // Until nothing is waiting: a commit then has all files as they are at one moment. But somebody who saves all the
     // time would hold us up for ever, so after what is there now has been taken in, not for long.
     const std::uint64_t last = impl_->queued_ever;
-    impl_->queue_idle.wait(lock, [this, last] { return impl_->stop || impl_->done_ever >= last; });
-    impl_->queue_idle.wait_for(lock, kMostForLaterFiles,
-                               [this] { return impl_->stop || (impl_->queue.empty() && impl_->running == 0); });
+    wait_for(std::chrono::hours(24 * 365), [this, last] { return impl_->stop || impl_->done_ever >= last; });
+    wait_for(kMostForLaterFiles, [this] { return impl_->stop || (impl_->queue.empty() && impl_->running == 0); });
     if (impl_->failures.empty()) return {};
     return make_error(Errc::kIo,
                       fmt::format("{} could not be stored: {}", impl_->failures.size() == 1 ? "a file" : "some files",

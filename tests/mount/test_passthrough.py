@@ -74,8 +74,10 @@ def test_mount_info_tells(repo: Repo) -> None:
         info = repo.coral.json("mount-info", repo.mnt / "branches")
         assert (info["open_files"], info["passthrough_files"]) == (1, int(possible()))
     assert info["mount_point"] == str(repo.mnt) and info["hot_limit"] > 0
-    repo.remount("-o", "passthrough=off,hot_size=0")
+    assert info["kernel_readahead_kb"] == (1024 if os.geteuid() == 0 else 128)
+    repo.remount("-o", "passthrough=off,hot_size=0,readahead_kb=2048")
     info = repo.coral.json("mount-info", repo.path)
+    assert info["kernel_readahead_kb"] == (2048 if os.geteuid() == 0 else 128)
     assert not info["passthrough"] and "passthrough=off" in info["passthrough_off_because"]
     assert info["hot_limit"] == 0
     repo.remount("-o", "ro")

@@ -254,6 +254,21 @@ def test_a_commit_that_waits_outlives_an_upgrade(repo: Repo) -> None:
     repo.umount()
 
 
+def test_a_commit_that_waits_and_is_interrupted_is_none(repo: Repo) -> None:
+    repo.mount()
+    (repo.main / "first").write_bytes(b"x")
+    before = repo.commit("first")
+    with waiting_commit(repo) as (file, commit):
+        commit.send_signal(signal.SIGINT)
+        commit.wait(20)
+        time.sleep(5)  # the daemon looks after its client every two seconds
+        file.close()
+        time.sleep(1)
+        assert repo.rev_parse("main") == before
+    repo.commit("another one")
+    repo.umount()
+
+
 def test_a_commit_that_waits_does_not_hold_up_the_end(repo: Repo) -> None:
     repo.mount()
     with waiting_commit(repo) as (file, commit):

@@ -78,8 +78,9 @@ struct CommitOptions {
     // branch's last one already is the result: the answer to an earlier request was lost.
     std::optional<std::int64_t> time_ns;
     bool again = false;
-    // Becomes true when this process is about to end: then no writer is waited for any more (kBusy). Null: never.
-    const std::atomic<bool>* give_up = nullptr;
+    // Asked while the commit waits for writers and ingest, at least ten times a second. True, because this process is
+    // about to end or because nobody wants the commit any more: nothing is committed (kBusy). Null: never.
+    std::function<bool()> give_up;
 };
 
 struct CommitResult {
@@ -225,7 +226,8 @@ class Worktree {
     std::optional<CommitId> base_commit() const;
 
     // ---- ingest
-    Status wait_ingested();         // of everything complete
+    // Of everything complete; or until `give_up`, asked ten times a second, says so.
+    Status wait_ingested(const std::function<bool()>& give_up = {});
     std::uint64_t pending() const;  // files that wait or run
     BaseMap& base_map() { return base_map_; }
     void keep_hot(std::shared_ptr<HotTier> tier);  // without it staging files go as soon as they may

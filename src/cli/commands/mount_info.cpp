@@ -51,6 +51,7 @@ Json to_json(const control::DaemonInfo& info) {
     out["hot_limit"] = info.hot_limit;
     out["plain_bytes"] = info.plain_bytes;
     out["plain_limit"] = info.plain_limit;
+    out["kernel_readahead_kb"] = info.kernel_readahead_kb;
     out["pending_ingest"] = info.pending_ingest;
     out["resident_bytes"] = info.resident_bytes;
     return out;
@@ -74,6 +75,7 @@ Result<int> run(Context& context) {
     context.out.print("Open files:   {}, of these {} in passthrough\n", info.open_files, info.passthrough_files);
     context.out.print("Hot files:    {} of at most {}\n", size_text(info.hot_bytes), size_text(info.hot_limit));
     context.out.print("Plain copies: {} of at most {}\n", size_text(info.plain_bytes), size_text(info.plain_limit));
+    context.out.print("Read-ahead:   {} KiB by the kernel\n", info.kernel_readahead_kb);
     context.out.print("Ingest:       {} file(s) waiting\n", info.pending_ingest);
     return kOk;
 }
