@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import faults
-from .mounted import Mounted, command, copy, drop_caches, flush_disk, into_cache, map_all, read_all, timed
+from .mounted import Mounted, command, copy, drop_caches, files_below, flush_disk, into_cache, map_all, read_all, timed
 from .places import Failure
 from .rows import Bench, nothing
 
@@ -55,6 +55,16 @@ def turn(action: Callable[[Path], object], below: Path, here: Path) -> list[Call
     return [lambda p=path: timed(lambda: action(p)) for path in (below, here)]
 
 
+def warm_turn(action: Callable[[Path], object], below: Path, here: Path) -> list[Callable[[], float]]:
+    """As turn(), of files that were read just before: the machine drops pages of files that nobody has used lately."""
+
+    def again(path: Path) -> float:
+        action(path)
+        return timed(lambda: action(path))
+
+    return [lambda p=path: again(p) for path in (below, here)]
+
+
 def saving(bench: Bench, repository: Mounted, folder: Path, save: Callable[[Path], float], suffix: str = "") -> float:
     """To a new name. The copy goes before the next one comes, so that neither dirty pages nor the disk pile up."""
     path = bench.fresh(folder, suffix)
@@ -70,9 +80,12 @@ def copies(bench: Bench, repository: Mounted) -> None:
     file = bench.material.file
 
     def into(folder: Path, flush: bool) -> Callable[[], float]:
-        return lambda: saving(bench, repository, folder, lambda path: timed(lambda: copy(file, path, flush)))
+        def save(path: Path) -> float:
+            read_all(file)  # the machine may have dropped its pages meanwhile
+            return timed(lambda: copy(file, path, flush))
 
-    read_all(file)
+        return lambda: saving(bench, repository, folder, save)
+
     for name, flush in COPY.items():
         bench.pair(name, file.stat().st_size, into(bench.disk, flush), into(repository.branch, flush))
 
@@ -121,8 +134,7 @@ def warm(bench: Bench, repository: Mounted) -> None:
         for what, here in (("branch file (hot)", in_branch), ("committed file", repository.committed / name)):
             for how, read in READS.items():
                 if bench.wanted(row := f"warm {how}, {what}"):
-                    into_cache((below, here))
-                    bench.pair(row, size, *turn(read, below, here))
+                    bench.pair(row, size, *warm_turn(read, below, here))
 
 
 def first_reads(bench: Bench, repository: Mounted) -> None:
@@ -161,6 +173,7 @@ def ingest(bench: Bench) -> None:
                     repository.take(base, "base" + base.suffix)
                 size, target = file.stat().st_size, repository.branch / ("new" + file.suffix)
                 flush_disk(bench.work)
+                read_all(file)
                 copy(file, target)
                 seconds = timed(lambda r=repository, t=target: r.wait_digest(t))
                 repository.wait_ingested()
@@ -226,7 +239,12 @@ def loads(bench: Bench, repository: Mounted) -> None:
             continue
         weights = source / "model.safetensors" if source.is_dir() else source
         with both(bench, repository, source, source.name) as paths:
-            actions = [lambda p=path, h=how: torch.ask(do="load", how=h, path=p) for path in paths]
+
+            def load(path: Path, how: str = how) -> float:
+                into_cache(files_below(path))
+                return torch.ask(do="load", how=how, path=path)
+
+            actions = [lambda p=path: load(p) for path in paths]
             for action in actions:
                 action()
             bench.pair(row, weights.stat().st_size, *actions)
