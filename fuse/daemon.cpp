@@ -167,7 +167,8 @@ Status Daemon::set_up() {
                                handover_.get(),
                                worker_ ? static_cast<std::uint32_t>(worker_->supervisor_pid) : 0,
                                [this] { return supervised(); },
-                               [this] { return pinned(); }};
+                               [this] { return pinned(); },
+                               options_.read_only};
     service_ = std::make_unique<DaemonService>(*fs_, *repo_, mount_point_, std::move(hooks));
     control::Listener listener;
     if (worker_) listener = {locks_->inherited_socket(), handover_->socket_path()};

@@ -162,6 +162,12 @@ Result<control::DaemonInfo> DaemonService::info() {
     info.passthrough_files = usage.passthrough_files;
     info.kernel_readahead_kb = kernel_readahead_kb(mount_point_);
     info.pending_ingest = pending_ingest();
+    info.read_only = hooks_.read_only;
+    CORAL_TRY(std::vector<repo::Branch> branches, repo_.branches());
+    for (const repo::Branch& branch : branches) {
+        auto worktree = fs_.worktree(branch.name);  // takes it if it has become free
+        if (!worktree && worktree.error().code == Errc::kBusy) info.read_only_branches.push_back(branch.name);
+    }
     return info;
 }
 

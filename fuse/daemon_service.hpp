@@ -27,6 +27,7 @@ class DaemonService final : public control::Service {
         std::uint32_t supervisor = 0;              // its process id
         std::function<bool()> supervised;          // would another process go on now?
         std::function<bool()> pinned;              // is the mount somewhere still, though it was unmounted here?
+        bool read_only = false;                    // the mount, or its repository
     };
     DaemonService(vfs::Filesystem& fs, repo::Repository& repo, std::string mount_point, Hooks hooks);
     ~DaemonService() override;

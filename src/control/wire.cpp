@@ -209,6 +209,8 @@ PlaceRequest place_request_from(const Json& json) {
 }
 
 Json to_json(const DaemonInfo& info) {
+    Json branches = Json::array();
+    for (const std::string& name : info.read_only_branches) branches.push_back(escape(name));
     return {{"pid", info.pid},
             {"worker_pid", info.worker_pid},
             {"workers", info.workers},
@@ -225,7 +227,9 @@ Json to_json(const DaemonInfo& info) {
             {"plain_limit", info.plain_limit},
             {"open_files", info.open_files},
             {"passthrough_files", info.passthrough_files},
-            {"kernel_readahead_kb", info.kernel_readahead_kb}};
+            {"kernel_readahead_kb", info.kernel_readahead_kb},
+            {"read_only", info.read_only},
+            {"read_only_branches", branches}};
 }
 
 DaemonInfo daemon_info_from(const Json& json) {
@@ -249,6 +253,8 @@ DaemonInfo daemon_info_from(const Json& json) {
     info.open_files = json.at("open_files").get<std::uint64_t>();
     info.passthrough_files = json.at("passthrough_files").get<std::uint64_t>();
     info.kernel_readahead_kb = json.value("kernel_readahead_kb", std::uint64_t{0});  // a daemon of today tells it
+    info.read_only = json.value("read_only", false);
+    if (json.contains("read_only_branches")) info.read_only_branches = texts_of(json, "read_only_branches");
     return info;
 }
 

@@ -149,6 +149,10 @@ def test_a_second_daemon_is_kept_out(mounted: Repo, place: Path) -> None:
     done = mounted.coral.run("mount", mounted.path, second, expect=(0, 128))
     try:
         if done.returncode == 0:
+            assert b"branch main is read-only in this mount" in done.stderr
+            assert mounted.coral.json("mount-info", second)["read_only_branches"] == ["main"]
+            assert b"Read-only:    main; another process" in mounted.coral.run("mount-info", second).stdout
+            assert mounted.coral.json("mount-info", mounted.mnt)["read_only_branches"] == []
             assert errno_of(os.open, second / "branches/main/x", os.O_CREAT | os.O_WRONLY) == errno.EROFS
             (mounted.main / "file").write_bytes(b"from the owner")
             commit = mounted.commit("seen by both")

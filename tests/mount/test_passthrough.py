@@ -82,7 +82,7 @@ def test_mount_info_tells(repo: Repo) -> None:
     assert info["hot_limit"] == 0
     repo.remount("-o", "ro")
     info = repo.coral.json("mount-info", repo.mnt)
-    assert not info["passthrough"] and "read-only" in info["passthrough_off_because"]
+    assert not info["passthrough"] and "read-only" in info["passthrough_off_because"] and info["read_only"]
 
 
 def test_a_file_grows_for_everybody(either: Repo) -> None:

@@ -39,10 +39,12 @@ struct DaemonInfo {
     std::uint64_t hot_bytes = 0, hot_limit = 0;      // staging files that stay plain after their ingest
     std::uint64_t plain_bytes = 0, plain_limit = 0;  // plain copies of committed files
     std::uint64_t open_files = 0, passthrough_files = 0;
-    std::uint64_t kernel_readahead_kb = 0;  // in this mount; 0: not known
-    std::uint32_t worker_pid = 0;           // who answers
-    std::uint32_t workers = 1;              // so far, this one included
-    bool supervised = false;                // another process goes on when this one dies
+    std::uint64_t kernel_readahead_kb = 0;          // in this mount; 0: not known
+    std::uint32_t worker_pid = 0;                   // who answers
+    std::uint32_t workers = 1;                      // so far, this one included
+    bool supervised = false;                        // another process goes on when this one dies
+    bool read_only = false;                         // all of the mount
+    std::vector<std::string> read_only_branches{};  // another process owns them, or all are
 };
 
 // What the daemon offers; implemented over vfs::Filesystem in fuse/, and by fakes in tests.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include "cli/branch_access.hpp"
 #include "cli/command.hpp"
 #include "cli/system.hpp"
 #include "cli/text.hpp"
@@ -44,6 +45,21 @@ std::string without_slashes(std::string path) {
     return path;
 }
 
+// It is mounted all the same: what is stored can be read, and a branch becomes writable once it is free.
+void tell_what_is_not_ours(Context& context, const std::string& point) {
+    auto socket = get_xattr(point, "user.coral.socket");
+    if (!socket || !*socket) return;
+    auto client = control::Client::connect(**socket);
+    if (!client) return;
+    auto info = (*client)->info();
+    if (!info || info->read_only) return;
+    for (const std::string& branch : info->read_only_branches) {
+        context.out.warn(fmt::format(
+            "branch {} is read-only in this mount until the process that owns it (another mount, or a command) ends",
+            quote_name(branch)));
+    }
+}
+
 Result<int> run(Context& context) {
     const auto& operands = context.arguments.operands();
     if (operands[0].empty() || operands[1].empty()) return context.usage("mount: REPOSITORY and DIR must not be empty");
@@ -74,6 +90,7 @@ Result<int> run(Context& context) {
     }
     // It goes to the background by itself once the mount answers, and has said what went wrong when it does not.
     CORAL_TRY(int code, run_program(program, words));
+    if (code == 0) tell_what_is_not_ours(context, point);
     return code == 0 || code == kUsage ? code : kFatal;
 }
 

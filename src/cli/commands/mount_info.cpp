@@ -53,8 +53,16 @@ Json to_json(const control::DaemonInfo& info) {
     out["plain_limit"] = info.plain_limit;
     out["kernel_readahead_kb"] = info.kernel_readahead_kb;
     out["pending_ingest"] = info.pending_ingest;
+    out["read_only"] = info.read_only;
+    out["read_only_branches"] = info.read_only_branches;
     out["resident_bytes"] = info.resident_bytes;
     return out;
+}
+
+std::string not_ours(const std::vector<std::string>& branches) {
+    std::string names;
+    for (const std::string& name : branches) names += (names.empty() ? "" : ", ") + quote_name(name);
+    return names + "; another process owns " + (branches.size() == 1 ? "it" : "them");
 }
 
 Result<int> run(Context& context) {
@@ -77,6 +85,11 @@ Result<int> run(Context& context) {
     context.out.print("Plain copies: {} of at most {}\n", size_text(info.plain_bytes), size_text(info.plain_limit));
     context.out.print("Read-ahead:   {} KiB by the kernel\n", info.kernel_readahead_kb);
     context.out.print("Ingest:       {} file(s) waiting\n", info.pending_ingest);
+    if (info.read_only) {
+        context.out.print("Read-only:    all of it\n");
+    } else if (!info.read_only_branches.empty()) {
+        context.out.print("Read-only:    {}\n", not_ours(info.read_only_branches));
+    }
     return kOk;
 }
 

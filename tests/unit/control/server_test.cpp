@@ -27,6 +27,7 @@ class FakeService final : public Service {
     Result<DaemonInfo> info() override {
         DaemonInfo info{42, "/mnt/\xff", "/r,\n", "1", 7, 8, "off: \xff", 9, 10, 11, 12, 13, 14};
         info.version.append(more_bytes, 'x');
+        info.read_only_branches = {"main", "\xff"};
         ++infos;
         return info;
     }
@@ -134,6 +135,8 @@ TEST_F(ServerTest, AnswersWithBytesThatAreNotUtf8) {
     EXPECT_EQ(info->mount_point, "/mnt/\xff");
     EXPECT_EQ(info->repository, "/r,\n");
     EXPECT_EQ(info->pid, 42u);
+    EXPECT_FALSE(info->read_only);
+    EXPECT_EQ(info->read_only_branches, (std::vector<std::string>{"main", "\xff"}));
     auto status = client()->status("br\xff\x01nch");
     ASSERT_FALSE(status.ok());
     EXPECT_EQ(service_.asked, "br\xff\x01nch");
