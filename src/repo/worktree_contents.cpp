@@ -201,6 +201,9 @@ Result<std::uint64_t> Worktree::append(const InodePtr& inode, Bytes data) {
         {
             std::lock_guard lock(inode->mutex);
             if (inode->staged && !inode->complete && !inode->ingested) {
+                std::uint64_t end = 0;
+                if (!checked_add(inode->staged->size(), data.size(), end) || end > kMostFileBytes)
+                    return make_error(Errc::kTooLarge, "file too large");
                 staged = inode->staged;
                 offset = staged->reserve(data.size());
                 inode->synced = false;

@@ -100,6 +100,7 @@ void Worktree::Impl::ingest_loop() {
             inode->queued = false;
         }
         Status done = ingest_one(inode, progress);
+        auto path = done ? Result<std::string>("") : tree.path_of(inode);
         bool failed = false;
         std::string name;
         {
@@ -108,8 +109,8 @@ void Worktree::Impl::ingest_loop() {
             lock.lock();
             // A conflict means that the file is being written again: its next flush brings it back here.
             failed = !done && done.error().code != Errc::kConflict && !inode->unlinked;
-            if (failed) failures[inode->ino] = done.error().message;
             name = inode->name;
+            if (failed) failures[inode->ino] = fmt::format("{}: {}", path ? *path : name, done.error().message);
         }
         --running;
         ++done_ever;
@@ -264,9 +265,10 @@ Status Worktree::wait_ingested(const std::function<bool()>& give_up) {
     wait_for(std::chrono::hours(24 * 365), [this, last] { return impl_->stop || impl_->done_ever >= last; });
     wait_for(kMostForLaterFiles, [this] { return impl_->stop || (impl_->queue.empty() && impl_->running == 0); });
     if (impl_->failures.empty()) return {};
-    return make_error(Errc::kIo,
-                      fmt::format("{} could not be stored: {}", impl_->failures.size() == 1 ? "a file" : "some files",
-                                  impl_->failures.begin()->second));
+    return make_error(
+        Errc::kIo, fmt::format("{} could not be stored; remove it or write it anew: {}",
+                               impl_->failures.size() == 1 ? "a file" : fmt::format("{} files", impl_->failures.size()),
+                               impl_->failures.begin()->second));
 }
 
 void Worktree::Impl::wait_a_little() {

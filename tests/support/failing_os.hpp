@@ -22,6 +22,7 @@ class FailingOs : public Os {
     std::atomic<std::int64_t> bytes_left{-1};
     std::atomic<int> write_error{ENOSPC};
     std::atomic<bool> fail_sync{false};
+    std::atomic<bool> fail_truncate{false};  // EFBIG, as a disk whose files cannot be so long
     std::atomic<bool> fail_create{false};
     std::atomic<bool> skip_sync{false};  // succeeds without doing anything, for tests of many steps
     std::atomic<int> syncs{0};
@@ -72,7 +73,9 @@ class FailingOs : public Os {
             if (left > 0) CORAL_CHECK(file_->write_at(offset, data.first(static_cast<std::size_t>(left))));
             return errno_error(os_.write_error, path_);
         }
-        Status truncate(std::uint64_t size) override { return file_->truncate(size); }
+        Status truncate(std::uint64_t size) override {
+            return os_.fail_truncate ? errno_error(EFBIG, path_) : file_->truncate(size);
+        }
         Status sync_data() override {
             ++os_.syncs;
             if (os_.on_sync) os_.on_sync(path_);

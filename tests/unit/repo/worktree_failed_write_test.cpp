@@ -70,14 +70,52 @@ TEST_F(FailedWrite, AnAppendLeavesNothingThere) {
 TEST_F(FailedWrite, ATruncateThatTheDiskRefusesLeavesTheFileComplete) {
     create_stored("f");
     SetAttributes huge;
-    huge.size = std::uint64_t{1} << 61;
+    huge.size = kMostFileBytes;
+    os_.fail_truncate = true;
     EXPECT_FALSE(tree_->set_attributes(inode_, huge));
+    os_.fail_truncate = false;
     EXPECT_FALSE(tree_->attributes(inode_).incomplete);
+    EXPECT_EQ(tree_->attributes(inode_).size, data_.size());
     ASSERT_TRUE(tree_->wait_ingested());
     open();
     find("f");
     EXPECT_FALSE(tree_->attributes(inode_).incomplete);
     EXPECT_EQ(read_all(), data_);
+}
+
+// Wherever the disk ends its files: what is longer could never be stored.
+TEST_F(FailedWrite, FilesEndAt16TiB) {
+    create("f");
+    SetAttributes last;
+    last.size = kMostFileBytes - 4096;  // ext4 has none longer
+    ASSERT_TRUE(tree_->set_attributes(inode_, last));
+    int written = 0;
+    os_.on_write = [&](const std::string& path) { written += staging(path); };
+    auto refused = [](const auto& done) { return !done && done.error().code == Errc::kTooLarge; };
+    EXPECT_TRUE(refused(tree_->append(inode_, Bytes(data_).first(4097))));
+    EXPECT_TRUE(refused(tree_->write(inode_, kMostFileBytes - 1, Bytes(data_).first(2))));
+    EXPECT_TRUE(refused(tree_->write(inode_, ~std::uint64_t{0}, Bytes(data_).first(2))));
+    EXPECT_TRUE(refused(tree_->allocate(inode_, kMostFileBytes, 1, false)));
+    SetAttributes more;
+    more.size = kMostFileBytes + 1;
+    EXPECT_TRUE(refused(tree_->set_attributes(inode_, more)));
+    EXPECT_EQ(written, 0) << "what is refused must not be tried";
+    EXPECT_EQ(tree_->attributes(inode_).size, *last.size);
+    os_.on_write = nullptr;
+    ASSERT_TRUE(tree_->unlink(tree_->root(), "f"));
+}
+
+TEST_F(FailedWrite, AFileThatCannotBeStoredIsNamed) {
+    create("f");
+    os_.on_write = [&](const std::string& path) {
+        if (staging(path)) os_.unreadable = path;
+    };
+    write(0, data_);
+    os_.on_write = nullptr;
+    tree_->close_file(inode_, true);
+    auto stored = tree_->wait_ingested();
+    ASSERT_FALSE(stored);
+    EXPECT_NE(stored.error().message.find(" f: "), std::string::npos) << stored.error().message;
 }
 
 // No memory, say: whoever waits for the write, or for the units that it was filling, must not wait for ever.

@@ -107,6 +107,13 @@ TEST_F(BranchesTest, RmdirLosesNothing) {
     ASSERT_OK(c().remove_dir("branches/dev"));
     EXPECT_ERRC(c().stat("branches/dev"), Errc::kNotFound);
     EXPECT_ERRC(repo_->branch("dev"), Errc::kNotFound);
+    ASSERT_OK(c().make_dir("branches/gone"));
+    ASSERT_OK(c().put("branches/gone/c", "3"));
+    CommitId alone = commit("on gone", "gone");
+    EXPECT_ERRC(c().remove_dir("branches/gone"), Errc::kNotEmpty);
+    ASSERT_OK(repo_->set_head_detached(alone));
+    ASSERT_OK(c().remove_dir("branches/gone")) << "a detached HEAD keeps it";
+    ASSERT_OK(repo_->set_head_branch("main"));
     // Merged history is kept by a later commit too.
     ASSERT_OK(c().make_dir("branches/old"));
     ASSERT_OK(c().put("branches/main/a", "2"));

@@ -41,6 +41,19 @@ TEST_F(FilesTest, WhatIsWrittenIsReadInAnyOrderAndAfterRemount) {
     EXPECT_EQ(c().stat(root + "/f")->mtime_ns, c().stat(kFile)->mtime_ns);
 }
 
+TEST_F(FilesTest, NothingIsWrittenBehind16TiB) {
+    constexpr std::uint64_t kEnd = std::uint64_t{16} << 40;
+    for (int flags : {O_WRONLY, O_RDWR}) {
+        auto open = c().create(kFile, flags);
+        ASSERT_OK(open);
+        EXPECT_ERRC(c().write(open->handle, kEnd, "x"), Errc::kTooLarge);
+        EXPECT_ERRC(c().write(open->handle, kEnd - 1, "xx"), Errc::kTooLarge);
+        EXPECT_ERRC(fs_->allocate(open->handle, kEnd, 1, 0), Errc::kTooLarge);
+        ASSERT_OK(c().close(open->handle));
+        EXPECT_EQ(c().stat(kFile)->size, 0u);
+    }
+}
+
 TEST_F(FilesTest, CreateObeysItsFlagsAndTheUmask) {
     auto first = c().create(kFile, O_WRONLY | O_EXCL, 0666);
     ASSERT_OK(first);
@@ -201,6 +214,16 @@ TEST_F(FilesTest, OpensTellTheKernelTheRightMode) {
     ASSERT_OK(reader);
     EXPECT_EQ(reader->mode, vfs::IoMode::kCached);
     EXPECT_FALSE(reader->keep_cache);
+    ASSERT_OK(c().close(reader->handle));
+    ASSERT_OK(c().write(writer->handle, 3, "d"));
+    reader = c().open(kFile, O_RDONLY);
+    ASSERT_OK(reader);
+    EXPECT_EQ(reader->mode, vfs::IoMode::kDirect) << "it has written again";
+    ASSERT_OK(c().close(reader->handle));
+    ASSERT_OK(fs_->sync(writer->handle));
+    reader = c().open(kFile, O_RDONLY);
+    ASSERT_OK(reader);
+    EXPECT_EQ(reader->mode, vfs::IoMode::kCached) << "synced is as good as flushed";
     fs_->release(writer->handle);
     auto second = c().open(kFile, O_RDONLY);
     ASSERT_OK(second);

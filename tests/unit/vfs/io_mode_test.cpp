@@ -99,6 +99,97 @@ TEST(IoState, OldKernelsWriteDirectlyOnlyWhatHasNoPages) {
     EXPECT_EQ(resumed.open(Want::kDirectUnlessPages).ticket.mode, IoMode::kCached);
 }
 
+TEST(IoState, PassthroughIsPreparedThenSharedUntilTheLastClose) {
+    IoState io;
+    ASSERT_TRUE(io.may_begin_passthrough());
+    io.begin_passthrough();
+    EXPECT_EQ(io.state(), State::kPreparing);
+    EXPECT_FALSE(io.may_begin_passthrough()) << "somebody prepares it";
+    auto first = io.passthrough_ready(false);
+    EXPECT_EQ(first.mode, IoMode::kPassthrough);
+    EXPECT_EQ(io.state(), State::kPassthrough);
+    EXPECT_FALSE(io.may_begin_passthrough());
+    auto second = io.passthrough_ready(false);
+    EXPECT_FALSE(io.wrote(first)) << "the kernel writes the file below and holds no pages of this one";
+    io.flushed(first);
+    io.close(first);
+    io.close(first);
+    EXPECT_EQ(io.state(), State::kPassthrough) << "the second has it";
+    io.close(second);
+    EXPECT_EQ(io.state(), State::kIdle);
+    EXPECT_EQ(io.passthrough(), 0u);
+    EXPECT_TRUE(io.may_begin_passthrough());
+}
+
+TEST(IoState, PassthroughThatIsRefusedLeavesNothing) {
+    IoState io;
+    io.begin_passthrough();
+    io.passthrough_refused();
+    EXPECT_EQ(io.state(), State::kIdle);
+    auto r = io.open(Want::kCached);
+    EXPECT_EQ(r.ticket.mode, IoMode::kCached);
+    EXPECT_TRUE(r.keep_cache) << "nobody has written";
+}
+
+TEST(IoState, OnlyWritingInPassthroughMakesPagesWrong) {
+    for (bool writable : {false, true}) {
+        IoState io;
+        io.begin_passthrough();
+        auto lent = io.passthrough_ready(writable);
+        io.close(lent);
+        EXPECT_EQ(io.open(Want::kCached).keep_cache, !writable);
+    }
+}
+
+// The kernel answers EIO to a passthrough open while it has any other; and of one that was flushed we cannot tell
+// whether it knows it yet.
+TEST(IoState, AnyHandleBarsPassthrough) {
+    IoState io;
+    auto cached = io.open(Want::kCached);
+    EXPECT_FALSE(io.may_begin_passthrough());
+    io.close(cached.ticket);
+    EXPECT_TRUE(io.may_begin_passthrough());
+    auto direct = io.open(Want::kDirect);
+    EXPECT_FALSE(io.may_begin_passthrough());
+    io.flushed(direct.ticket);
+    ASSERT_EQ(io.state(), State::kIdle);
+    EXPECT_FALSE(io.may_begin_passthrough()) << "its RELEASE has not come";
+    io.close(direct.ticket);
+    EXPECT_TRUE(io.may_begin_passthrough());
+}
+
+// A flushed direct handle that writes again binds again: beside cached ones it drops their pages, alone it makes the
+// next open direct.
+TEST(IoState, WhoWritesAgainAfterAFlushBindsAgain) {
+    IoState io;
+    auto w = io.open(Want::kDirect);
+    io.flushed(w.ticket);
+    EXPECT_EQ(io.state(), State::kIdle);
+    EXPECT_FALSE(io.wrote(w.ticket)) << "nobody has pages";
+    EXPECT_EQ(io.state(), State::kDirect);
+    io.flushed(w.ticket);
+    auto r = io.open(Want::kCached);
+    EXPECT_TRUE(io.wrote(w.ticket));
+    EXPECT_EQ(io.state(), State::kCached) << "handles keep their mode";
+    EXPECT_EQ(io.open(Want::kCached).ticket.mode, IoMode::kCached);
+    io.close(r.ticket);
+}
+
+TEST(IoState, HandlesOfAnEarlierProcessCountAsTheirMode) {
+    IoState io;
+    auto r = io.resume(IoMode::kDirect, false);
+    EXPECT_EQ(io.state(), State::kIdle) << "a direct reader binds nobody";
+    EXPECT_FALSE(io.may_begin_passthrough());
+    auto w = io.resume(IoMode::kDirect, true);
+    EXPECT_EQ(io.state(), State::kDirect);
+    io.close(r);
+    io.close(w);
+    auto lent = io.resume(IoMode::kPassthrough, true);
+    EXPECT_EQ(io.state(), State::kPassthrough);
+    io.close(lent);
+    EXPECT_FALSE(io.open(Want::kCached).keep_cache) << "the kernel may have written";
+}
+
 TEST(IoState, ClosingTwiceCountsOnce) {
     IoState io;
     auto a = io.open(Want::kCached);

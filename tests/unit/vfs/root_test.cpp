@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is above the branches: the root, HEAD, tags/, commits/, at/.
+#include <algorithm>
+#include <map>
 #include <set>
 
 #include "vfs_fixture.hpp"
@@ -98,16 +100,39 @@ TEST_F(VfsTest, CommitsAreFoundByFullIdAndNeverChange) {
     EXPECT_ERRC(c().set(root + "/a", set), Errc::kReadOnly);
 }
 
+TEST_F(VfsTest, TheNewestThousandCommitsAreListed) {
+    repo::Commit one;
+    auto tree = repo_->put_tree({});
+    ASSERT_OK(tree);
+    one.tree = *tree;
+    std::vector<std::string> ids;
+    for (int i = 0; i < 1002; ++i) {
+        one.author = one.committer = {"A", "a@b", 1'000'000'000 + i, 0};
+        auto made = repo_->put_commit(one);
+        ASSERT_OK(made);
+        one.parents = {*made};
+        ids.push_back(made->hex());
+    }
+    ASSERT_OK(repo_->create_branch("long", one.parents[0], "test"));
+    Names newest(ids.begin() + 2, ids.end()), listed = *c().names("commits");
+    std::sort(newest.begin(), newest.end());
+    std::sort(listed.begin(), listed.end());
+    EXPECT_EQ(listed, newest);
+    EXPECT_OK(c().stat("commits/" + ids[0])) << "there all the same";
+}
+
 TEST_F(VfsTest, EqualFilesOfDifferentCommitsAreOneNode) {
     ASSERT_OK(c().put("branches/main/same", noise(5000, 1)));
     ASSERT_OK(c().put("branches/main/other", "1"));
     ASSERT_OK(c().make_dir("branches/main/d"));
+    ASSERT_OK(c().make_link("branches/main/l", "same"));
     std::string one = "commits/" + commit().hex();
     ASSERT_OK(c().put("branches/main/other", "2"));
     std::string two = "commits/" + commit().hex();
     EXPECT_EQ(c().stat(one + "/same")->node, c().stat(two + "/same")->node);
     EXPECT_NE(c().stat(one + "/other")->node, c().stat(two + "/other")->node);
     EXPECT_NE(c().stat(one + "/d")->node, c().stat(two + "/d")->node) << "directories are never shared";
+    EXPECT_NE(c().stat(one + "/l")->node, c().stat(two + "/l")->node) << "nor are symlinks";
     EXPECT_NE(c().stat(one + "/same")->node, c().stat("branches/main/same")->node);
     EXPECT_EQ(c().stat(one + "/same")->nlink, 1u);
 
@@ -175,6 +200,25 @@ TEST_F(VfsTest, AtResolvesRevisionsAndIsNeverListed) {
     EXPECT_ERRC(c().stat("at/nothing"), Errc::kNotFound);
     EXPECT_ERRC(c().stat("at/main~9"), Errc::kNotFound);
     EXPECT_ERRC(c().stat("at/exp/none"), Errc::kNotFound);
+}
+
+TEST_F(VfsTest, AtHasNothingThatIsAmbiguous) {
+    repo::Commit one;
+    auto tree = repo_->put_tree({});
+    ASSERT_OK(tree);
+    one.tree = *tree;
+    std::map<std::string, std::string> seen;
+    for (int i = 0; i < 3000; ++i) {  // among so many two begin with the same four digits
+        one.author = one.committer = {"A", "a@b", i, 0};
+        auto made = repo_->put_commit(one);
+        ASSERT_OK(made);
+        auto [at, fresh] = seen.emplace(made->hex().substr(0, 4), made->hex());
+        if (fresh) continue;
+        EXPECT_ERRC(c().stat("at/" + at->first), Errc::kNotFound);
+        EXPECT_VALUE(c().link("at/" + at->second), "../commits/" + at->second);
+        return;
+    }
+    FAIL() << "no two ids alike";
 }
 
 TEST_F(VfsTest, NodesAreForgotten) {

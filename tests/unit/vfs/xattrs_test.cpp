@@ -31,6 +31,30 @@ TEST_F(XattrsTest, UserAttributesAreKeptAndCommitted) {
     EXPECT_ERRC(fs_->get_xattr(f->id(), "user.note"), Errc::kNoData);
 }
 
+TEST_F(XattrsTest, AllOfAFileTakeAtMost64KiBWithTheirNames) {
+    ASSERT_OK(c().put("branches/main/f", "x"));
+    auto f = c().walk("branches/main/f");
+    ASSERT_OK(fs_->set_xattr(f->id(), "user.a", std::string(40'000, 'a'), Mode::kAny));
+    EXPECT_ERRC(fs_->set_xattr(f->id(), "user.b", std::string(30'000, 'b'), Mode::kAny), Errc::kNoSpace);
+    ASSERT_OK(fs_->set_xattr(f->id(), "user.b", std::string(25'000, 'b'), Mode::kAny));
+    std::string name = "user." + std::string(200, 'n');
+    int fit = 0;
+    while (fit < 100 && fs_->set_xattr(f->id(), name + std::to_string(fit), "", Mode::kAny)) ++fit;
+    EXPECT_LE(fit, ((64 << 10) - 65'000) / 200) << "names count";
+    EXPECT_EQ(fs_->list_xattrs(f->id())->size(), 2u + static_cast<unsigned>(fit));
+}
+
+TEST_F(XattrsTest, ThoseOfABranchsRootAreNotCommitted) {
+    ASSERT_OK(c().make_dir("branches/main/d"));
+    auto root = c().walk("branches/main"), d = c().walk("branches/main/d");
+    ASSERT_OK(fs_->set_xattr(root->id(), "user.note", "root", Mode::kAny));
+    ASSERT_OK(fs_->set_xattr(d->id(), "user.note", "d", Mode::kAny));
+    std::string committed = "commits/" + commit().hex();
+    EXPECT_ERRC(c().xattr(committed, "user.note"), Errc::kNoData);
+    EXPECT_VALUE(c().xattr(committed + "/d", "user.note"), "d");
+    EXPECT_VALUE(c().xattr("branches/main", "user.note"), "root");
+}
+
 TEST_F(XattrsTest, OtherNamespacesAreRefused) {
     ASSERT_OK(c().put("branches/main/f", "x"));
     auto f = c().walk("branches/main/f");
