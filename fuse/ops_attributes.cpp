@@ -21,7 +21,7 @@ std::optional<vfs::HandleId> handle_of(const fuse_file_info* info) {
 }
 
 std::int64_t nanoseconds(const timespec& t) {
-    return static_cast<std::int64_t>(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
+    return time_ns(t.tv_sec, t.tv_nsec);
 }
 
 repo::SetAttributes changes_of(const struct stat& st, int which) {

@@ -116,7 +116,9 @@ void op_read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_in
 
 void op_write(fuse_req_t req, fuse_ino_t node, const char* data, size_t size, off_t offset, fuse_file_info* info) {
     handle(req, "write", [&](Request& r) {
-        const auto from = info->writepage ? vfs::WriteFrom::kPages : vfs::WriteFrom::kCaller;
+        const auto from = info->writepage          ? vfs::WriteFrom::kPages
+                          : info->flags & O_APPEND ? vfs::WriteFrom::kAppender
+                                                   : vfs::WriteFrom::kCaller;
         auto done =
             r.fs().write(info->fh, static_cast<std::uint64_t>(offset), as_bytes(std::string_view(data, size)), from);
         if (done && Passthrough::kills_privileges()) (void)r.fs().drop_set_ids(node, r.caller());

@@ -32,7 +32,7 @@ FileStat from_native(const struct ::stat& st) {
     out.mode = st.st_mode & 07777;
     out.uid = st.st_uid;
     out.gid = st.st_gid;
-    out.mtime_ns = st.st_mtim.tv_sec * 1'000'000'000LL + st.st_mtim.tv_nsec;
+    out.mtime_ns = time_ns(st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
     return out;
 }
 

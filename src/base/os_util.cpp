@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <limits>
 
 #include "coral/base/bytes.hpp"
 #include "coral/base/os.hpp"
@@ -50,6 +51,15 @@ Status write_file_atomic(Os& os, const std::string& path, Bytes data) {
 std::int64_t now_ns() {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
         .count();
+}
+
+std::int64_t time_ns(std::int64_t seconds, std::int64_t rest) {
+    std::int64_t ns;
+    if (__builtin_mul_overflow(seconds, std::int64_t{1'000'000'000}, &ns) || __builtin_add_overflow(ns, rest, &ns)) {
+        using Limits = std::numeric_limits<std::int64_t>;
+        return seconds < 0 ? Limits::min() : Limits::max();
+    }
+    return ns;
 }
 
 std::int64_t monotonic_ns() {

@@ -14,6 +14,8 @@ namespace coral::repo {
 namespace {
 
 constexpr auto kReleaseGrace = std::chrono::seconds(2);  // between close(2) and the kernel's RELEASE
+// The same for who does not mind open files: a close that is under way counts, a writer that stays is not waited for.
+constexpr auto kShortGrace = std::chrono::milliseconds(250);
 
 bool covers(const std::string& wanted, const std::string& path) {
     return wanted.empty() || path == wanted ||
@@ -157,7 +159,7 @@ void Worktree::Impl::retry_failed() {
 // Waits until nothing is being written (or the grace has passed), and for ingest of what is complete. A writer may take
 // for ever, and what has to end meanwhile would wait with us.
 Status Worktree::Impl::wait_complete(const CommitOptions& options) {
-    auto give_up = std::chrono::steady_clock::now() + kReleaseGrace;
+    auto give_up = std::chrono::steady_clock::now() + (options.allow_open ? kShortGrace : kReleaseGrace);
     while (true) {
         CORAL_CHECK(tree.wait_ingested(options.give_up));
         if (options.give_up && options.give_up())
@@ -177,11 +179,12 @@ Status Worktree::Impl::wait_complete(const CommitOptions& options) {
             std::lock_guard lock(table_mutex);
             handles = !written.empty();
         }
-        if ((!open && !handles) || options.allow_open) return {};
+        if (!open && !handles) return {};
         // A file that a crash cut off has no handle: nobody will ever complete it by closing.
         if (options.wait && handles) give_up = std::chrono::steady_clock::now() + kReleaseGrace;
         if (std::chrono::steady_clock::now() > give_up) return {};  // build() names the file
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        retry_lingering();  // what a mapping, or the kernel's own reference to it, kept open a moment ago
     }
 }
 

@@ -31,6 +31,7 @@ Status Worktree::open_file(const InodePtr& inode, bool writable, bool truncate) 
     if (!truncate) return {};
     std::lock_guard ops(impl_->ops_mutex);
     Status done = impl_->truncate_locked(inode, 0);
+    if (done && !writable) done = impl_->complete_unwritten(inode);
     if (done) return done;
     if (writable) impl_->count_writer(inode, -1);
     impl_->close_handle(inode);

@@ -200,6 +200,7 @@ struct Worktree::Impl {
         std::shared_ptr<const std::atomic<bool>> reusable;
     };
     std::vector<Orphan> orphans;
+    bool removed_large = false;  // one of them is worth looking whether its room is wanted now
     std::uint64_t settled_bytes = 0;
     struct Candidate {  // a settled file as it was when the packs were synced
         InodePtr inode;
@@ -267,6 +268,7 @@ struct Worktree::Impl {
     void undo_growth(const InodePtr& inode, const std::shared_ptr<StagedFile>& staged);
     Status touch_file(const InodePtr& inode);
     Status complete_file(const InodePtr& inode);
+    Status complete_unwritten(const InodePtr& inode);  // ops_mutex held
     Status complete_locked(const InodePtr& inode);
     void complete_later(const InodePtr& inode);
     void retry_uncompleted();
@@ -308,6 +310,7 @@ struct Worktree::Impl {
     void reap_loop();
     Status reap();
     void leave_orphan(const std::shared_ptr<StagedFile>& staged);
+    bool room_is_wanted(std::unique_lock<std::mutex>& queue_lock);
     bool orphan_is_free();  // queue_mutex held
     std::vector<Orphan> take_free_orphans();
     bool disk_is_short();
@@ -351,7 +354,16 @@ struct Worktree::Impl {
                                         Events& events);
     Result<std::uint64_t> restore_directory(const InodePtr& dir, const TreeId& wanted, Events& events);
     Result<std::uint64_t> remove_recursively(const InodePtr& dir, const Row& row, Events& events);
-    Result<InodePtr> make_path(std::string_view path, std::uint32_t uid, std::uint32_t gid, Events& events);
+    Result<std::optional<TreeEntry>> wanted_at(const TreeId& source, const std::string& path);
+    Result<InodePtr> find_path(std::string_view path);
+    // Would restoring `path`, among `paths`, fail for what is there?
+    Status check_restorable(const std::string& path, bool wanted, const std::vector<std::string>& paths);
+    struct Owner {
+        std::uint32_t uid, gid;
+    };
+    static Owner owner_of(const Inode& inode);
+    // `owner`: of what is made; none: that of the directory it is made in.
+    Result<InodePtr> make_path(std::string_view path, std::optional<Owner> owner, Events& events);
     Result<InodePtr> find_child(const InodePtr& dir, std::string_view name);
 };
 

@@ -292,6 +292,20 @@ Result<InodePtr> Worktree::create_file(const InodePtr& dir, std::string_view nam
     return inode;
 }
 
+// What was made or emptied through a descriptor that cannot write: no writer's close will ever complete it.
+Status Worktree::Impl::complete_unwritten(const InodePtr& inode) {
+    {
+        std::lock_guard lock(inode->mutex);
+        if (inode->writers > 0 || inode->loan.writers > 0) return {};
+    }
+    return complete_locked(inode);
+}
+
+Status Worktree::complete_unwritten(const InodePtr& inode) {
+    std::lock_guard ops(impl_->ops_mutex);
+    return impl_->complete_unwritten(inode);
+}
+
 Result<InodePtr> Worktree::make_directory(const InodePtr& dir, std::string_view name, std::uint32_t mode,
                                           std::uint32_t uid, std::uint32_t gid) {
     std::lock_guard ops(impl_->ops_mutex);

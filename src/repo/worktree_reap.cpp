@@ -19,6 +19,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr auto kReapEvery = std::chrono::seconds(5);
 constexpr auto kLingerEvery = std::chrono::milliseconds(100);
+constexpr std::uint64_t kWorthHaste = 1u << 20;
 constexpr std::uint64_t kHotLeast = 1u << 20;  // smaller files are read from packs as fast
 
 }  // namespace
@@ -33,9 +34,9 @@ void Worktree::Impl::reap_loop() {
     auto due = Clock::now() + kReapEvery;
     std::unique_lock lock(queue_mutex);
     while (!stop) {
-        bool waiting = !lingering.empty() || !uncompleted.empty();
+        bool waiting = !lingering.empty() || !uncompleted.empty() || removed_large;
         queue_wake.wait_until(lock, waiting ? std::min(due, Clock::now() + kLingerEvery) : due, [&] {
-            const bool come = !lingering.empty() || !uncompleted.empty();
+            const bool come = !lingering.empty() || !uncompleted.empty() || removed_large;
             return stop || settled_bytes >= kReapBytes || (come && !waiting);
         });
         if (stop) return;
@@ -45,7 +46,7 @@ void Worktree::Impl::reap_loop() {
             retry_uncompleted();
             lock.lock();
         }
-        if (settled_bytes < kReapBytes && Clock::now() < due) continue;
+        if (settled_bytes < kReapBytes && Clock::now() < due && !room_is_wanted(lock)) continue;
         due = Clock::now() + kReapEvery;
         bool idle = settled.empty() && !orphan_is_free();
         lock.unlock();
@@ -82,8 +83,24 @@ void Worktree::Impl::retry_uncompleted() {
 }
 
 void Worktree::Impl::leave_orphan(const std::shared_ptr<StagedFile>& staged) {
-    std::lock_guard lock(queue_mutex);
-    orphans.push_back({staged->path(), staged, staged->reusable()});
+    {
+        std::lock_guard lock(queue_mutex);
+        orphans.push_back({staged->path(), staged, staged->reusable()});
+        if (staged->size() < kWorthHaste) return;
+        removed_large = true;
+    }
+    queue_wake.notify_all();
+}
+
+// Who removes a file because the disk is full wants its room now, not in five seconds.
+bool Worktree::Impl::room_is_wanted(std::unique_lock<std::mutex>& queue_lock) {
+    if (!removed_large) return false;
+    queue_lock.unlock();
+    const bool wanted = disk_is_short();
+    queue_lock.lock();
+    if (wanted && !orphan_is_free()) return false;  // still read: next time
+    removed_large = false;
+    return wanted;
 }
 
 bool Worktree::Impl::orphan_is_free() {

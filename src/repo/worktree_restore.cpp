@@ -58,6 +58,12 @@ Result<bool> restore_attributes(Impl& impl, const InodePtr& inode, const Row& th
 
 }  // namespace
 
+// Who is not in history: of a file that is there its own, of a new one that of its directory.
+Worktree::Impl::Owner Worktree::Impl::owner_of(const Inode& inode) {
+    std::lock_guard lock(inode.mutex);
+    return {inode.uid, inode.gid};
+}
+
 // Nothing when there is no such entry; other errors pass.
 Result<InodePtr> Worktree::Impl::find_child(const InodePtr& dir, std::string_view name) {
     auto row = child_row(dir, name);
@@ -119,13 +125,8 @@ Result<std::uint64_t> Worktree::Impl::restore_entry(const InodePtr& dir, const s
         std::uint64_t removed = 0;  // counted once, below, as the entry that came
         CORAL_CHECK(empty_directory(*there, events, removed));
     }
-    std::uint32_t uid, gid;
-    {
-        std::lock_guard lock(dir->mutex);
-        uid = dir->uid;
-        gid = dir->gid;
-    }
-    Row row = row_of(*wanted, uid, gid, now_ns());
+    const Owner owner = there ? Owner{there->uid, there->gid} : owner_of(*dir);
+    Row row = row_of(*wanted, owner.uid, owner.gid, now_ns());
     row.name = name;
     if (!wanted->xattrs.is_zero()) {
         CORAL_TRY(Xattrs xattrs, repo.xattrs(wanted->xattrs));
@@ -166,6 +167,44 @@ Result<std::uint64_t> Worktree::Impl::restore_directory(const InodePtr& dir, con
     return changed;
 }
 
+Result<std::optional<TreeEntry>> Worktree::Impl::wanted_at(const TreeId& source, const std::string& path) {
+    if (source.is_zero()) return std::optional<TreeEntry>();
+    auto entry = repo.entry_at(source, path);
+    if (entry) return std::optional<TreeEntry>(std::move(*entry));
+    if (entry.error().code != Errc::kNotFound && entry.error().code != Errc::kNotDirectory)
+        return std::move(entry).error();
+    return std::optional<TreeEntry>();
+}
+
+// Null when it is not there, or something on the way is no directory.
+Result<InodePtr> Worktree::Impl::find_path(std::string_view path) {
+    InodePtr at = tree.root_;
+    while (at && !path.empty()) {
+        const std::size_t slash = path.find('/');
+        if (at->type != EntryType::kDirectory) return InodePtr();
+        CORAL_TRY(at, find_child(at, path.substr(0, slash)));
+        path = slash == std::string_view::npos ? std::string_view() : path.substr(slash + 1);
+    }
+    return at;
+}
+
+Status Worktree::Impl::check_restorable(const std::string& path, bool wanted, const std::vector<std::string>& paths) {
+    if (!wanted) {
+        CORAL_TRY(InodePtr there, find_path(path));
+        if (there) return {};
+        return make_error(Errc::kNotFound, fmt::format("{}: is neither in the source nor on {}", path, tree.branch_));
+    }
+    for (std::size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+        const std::string above = path.substr(0, slash);
+        CORAL_TRY(InodePtr there, find_path(above));
+        if (!there || std::find(paths.begin(), paths.end(), above) != paths.end()) return {};
+        if (there->type != EntryType::kDirectory)
+            return make_error(Errc::kNotDirectory,
+                              fmt::format("{}: {} is a file now; restore that, or remove it", path, above));
+    }
+    return {};
+}
+
 Result<std::uint64_t> Worktree::restore(const TreeId& source, const std::vector<std::string>& paths) {
     // `source` may be of a commit that no name leads to.
     CORAL_TRY(store::Session session, repo_.store().session());
@@ -177,36 +216,23 @@ Result<std::uint64_t> Worktree::restore(const TreeId& source, const std::vector<
         if (paths.empty() || std::find(paths.begin(), paths.end(), "") != paths.end()) {
             return impl_->restore_directory(root_, source, events);
         }
+        // First all of them are looked at: an error at the last one must not come after the first was overwritten.
+        std::vector<std::optional<TreeEntry>> wanted;
         for (const std::string& path : paths) {
-            std::optional<TreeEntry> wanted;
-            if (!source.is_zero()) {
-                auto entry = repo_.entry_at(source, path);
-                if (entry)
-                    wanted = std::move(*entry);
-                else if (entry.error().code != Errc::kNotFound && entry.error().code != Errc::kNotDirectory)
-                    return std::move(entry).error();
-            }
-            InodePtr dir = root_;
-            if (wanted) {
-                CORAL_TRY(dir, impl_->make_path(path_parent(path) == "." ? "" : path_parent(path), root_->uid,
-                                                root_->gid, events));
+            CORAL_TRY(wanted.emplace_back(), impl_->wanted_at(source, path));
+            CORAL_CHECK(impl_->check_restorable(path, wanted.back().has_value(), paths));
+        }
+        for (std::size_t i = 0; i < paths.size(); ++i) {
+            const std::string parent = path_parent(paths[i]) == "." ? "" : path_parent(paths[i]);
+            InodePtr dir;
+            if (wanted[i]) {
+                CORAL_TRY(dir, impl_->make_path(parent, std::nullopt, events));
             } else {
-                std::string parent = path_parent(path) == "." ? "" : path_parent(path);
-                for (std::size_t at = 0; dir && at < parent.size();) {
-                    std::size_t slash = std::min(parent.find('/', at), parent.size());
-                    CORAL_TRY(dir, impl_->find_child(dir, std::string_view(parent).substr(at, slash - at)));
-                    at = slash + 1;
-                }
-                InodePtr there;
-                if (dir) {
-                    CORAL_TRY(there, impl_->find_child(dir, path_name(path)));
-                }
-                if (!there)
-                    return make_error(Errc::kNotFound,
-                                      fmt::format("{}: is neither in the source nor on {}", path, branch_));
+                CORAL_TRY(dir, impl_->find_path(parent));
+                if (!dir) continue;  // went with an earlier one
             }
             CORAL_TRY(std::uint64_t below,
-                      impl_->restore_entry(dir, path_name(path), wanted ? &*wanted : nullptr, events));
+                      impl_->restore_entry(dir, path_name(paths[i]), wanted[i] ? &*wanted[i] : nullptr, events));
             changed += below;
         }
         return changed;
@@ -217,8 +243,7 @@ Result<std::uint64_t> Worktree::restore(const TreeId& source, const std::vector<
 }
 
 // Directories down to `path`, made where they are missing. A file in the way is kNotDirectory.
-Result<InodePtr> Worktree::Impl::make_path(std::string_view path, std::uint32_t uid, std::uint32_t gid,
-                                           Events& events) {
+Result<InodePtr> Worktree::Impl::make_path(std::string_view path, std::optional<Owner> owner, Events& events) {
     InodePtr at = tree.root_;
     while (!path.empty()) {
         std::size_t slash = path.find('/');
@@ -230,8 +255,9 @@ Result<InodePtr> Worktree::Impl::make_path(std::string_view path, std::uint32_t 
             row.name = name;
             row.type = EntryType::kDirectory;
             row.mode = 0755;
-            row.uid = uid;
-            row.gid = gid;
+            const Owner its = owner ? *owner : owner_of(*at);
+            row.uid = its.uid;
+            row.gid = its.gid;
             row.mtime_ns = row.ctime_ns = now_ns();
             row.filled = row.dirty = true;
             CORAL_TRY(next, insert_child(at, std::move(row)));
@@ -253,7 +279,8 @@ Result<InodePtr> Worktree::place_file(const std::string& path, const FileId& fil
     Impl::Events events;
     auto work = [&]() -> Result<InodePtr> {
         std::lock_guard ops(impl_->ops_mutex);
-        CORAL_TRY(InodePtr dir, impl_->make_path(path_parent(path) == "." ? "" : path_parent(path), uid, gid, events));
+        CORAL_TRY(InodePtr dir,
+                  impl_->make_path(path_parent(path) == "." ? "" : path_parent(path), Impl::Owner{uid, gid}, events));
         std::string name = path_name(path);
         if (!valid_name(name)) return make_error(Errc::kInvalid, fmt::format("{}: cannot be a name", path));
         auto there = impl_->child_row(dir, name);

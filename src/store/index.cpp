@@ -297,7 +297,7 @@ Status Index::sync_now() {
     }
     if (!has_database_ || (now.packs.empty() && now.rows.empty())) return {};
     if (Status written = write_rows(now); !written) {
-        log_warn("index keeps {} rows in memory: {}", now.rows.size(), written.error().message);
+        if (!now.rows.empty()) log_warn("index keeps {} rows in memory: {}", now.rows.size(), written.error().message);
         Errc code = written.error().code;
         if (code == Errc::kCorrupt) discard_needed_ = true;
         if (code == Errc::kCorrupt || code == Errc::kStale || code == Errc::kExists) adopt_needed_ = true;

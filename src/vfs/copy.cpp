@@ -110,7 +110,6 @@ Result<std::size_t> MountedFilesystem::copy_range(HandleId from_id, std::uint64_
     CORAL_TRY(auto to, writable_handle(to_id));
     CORAL_TRY(auto from, files_.find(from_id));
     if (!from->readable) return make_error(Errc::kBadHandle, "not open for reading");
-    if (to->append) return make_error(Errc::kBadHandle, "open for appending");
     CORAL_TRY(std::uint64_t size, size_of(*from));
     if (from_offset >= size || length == 0) return std::size_t{0};
     length = std::min(length, size - from_offset);

@@ -68,7 +68,6 @@ Result<Opened> MountedFilesystem::open_branch_file(const BranchRef& ref, int fla
     handle->flags = flags;
     handle->readable = (flags & O_ACCMODE) != O_WRONLY;
     handle->writable = wants_write(flags);
-    handle->append = (flags & O_APPEND) != 0;
     handle->worktree = ref.worktree;
     handle->inode = ref.inode;
     CORAL_CHECK(check_backing(*ref.node));
@@ -102,6 +101,7 @@ Result<std::pair<Entry, Opened>> MountedFilesystem::create(NodeId parent, std::s
     // Somebody outside (restore, `coral add`) has just made it: then this is an open, as open(2) without O_EXCL says.
     if (!made && made.error().code == Errc::kExists && !(flags & O_EXCL)) made = dir.worktree->lookup(dir.inode, name);
     CORAL_CHECK(made);
+    if (!wants_write(flags)) CORAL_CHECK(dir.worktree->complete_unwritten(*made));
     Entry entry = branch_entry(dir.node->slot, dir.worktree, dir.generation, *made, parent);
     NodePtr node = nodes_.find(entry.attr.node);
     auto opened = open_branch_file(BranchRef{node, dir.worktree, *made, dir.generation}, flags, caller);
@@ -167,7 +167,7 @@ void MountedFilesystem::wrote(FileHandle& handle, std::uint64_t offset, std::uin
     bool drop_pages;
     {
         std::lock_guard lock(handle.node->mutex);
-        drop_pages = from == WriteFrom::kCaller && handle.node->io.wrote(handle.ticket);
+        drop_pages = from != WriteFrom::kPages && handle.node->io.wrote(handle.ticket);
         handle.node->copied_from.reset();
     }
     if (drop_pages) notify_contents(handle.node->id, offset, length);
@@ -180,16 +180,15 @@ Result<std::uint64_t> MountedFilesystem::size_of(const FileHandle& handle) const
 
 Result<std::size_t> MountedFilesystem::write(HandleId id, std::uint64_t offset, Bytes data, WriteFrom from) {
     CORAL_TRY(auto handle, writable_handle(id));
-    // O_APPEND: at the end, wherever that is. But a page of a mapping, written back through such a handle, lies inside
-    // the file and belongs where it lies.
+    // O_APPEND: at the end, wherever that is. What lies inside the file belongs there: RWF_NOAPPEND.
     bool inside = offset < handle->worktree->attributes(handle->inode).size;
-    if (handle->append && !inside) {
+    if (from == WriteFrom::kAppender && !inside) {
         CORAL_TRY(offset, handle->worktree->append(handle->inode, data));
     } else {
         CORAL_CHECK(handle->worktree->write(handle->inode, offset, data));
     }
     wrote(*handle, offset, data.size(), from);
-    if (from == WriteFrom::kCaller) handle->turn = backlog_->turn(data.size());
+    if (from != WriteFrom::kPages) handle->turn = backlog_->turn(data.size());
     return data.size();
 }
 

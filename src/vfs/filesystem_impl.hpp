@@ -24,7 +24,7 @@ inline constexpr double kMoment = 1.0;
 struct FileHandle {
     NodePtr node;
     int flags = 0;
-    bool readable = false, writable = false, append = false;
+    bool readable = false, writable = false;
     // Branch files.
     WorktreePtr worktree;
     repo::InodePtr inode;

@@ -125,13 +125,15 @@ Result<Opened> MountedFilesystem::open_in_some_mode(const std::shared_ptr<FileHa
     // Writes by the kernel into the file below would leave these bits as they are.
     bool set_ids = handle->writable && (handle->worktree->attributes(handle->inode).mode & (S_ISUID | S_ISGID));
     const IoState::Want want = io_want(*handle, set_ids || options_.keep_new_pages, write_only_, direct_maps_);
-    // What the kernel writes itself cannot be slowed down.
+    // What the kernel writes itself cannot be slowed down. And it goes on appending there when fcntl takes O_APPEND
+    // away (6.18: the file below keeps the flags of the open).
     const bool behind = handle->writable && files && backlog_->behind();
+    const bool appends = handle->writable && (handle->flags & O_APPEND);
     std::unique_lock lock(node.mutex);
     node.io_settled.wait(lock, [&] { return node.io.state() != IoState::State::kPreparing; });
     if (handle->flags & O_TRUNC) node.copied_from.reset();
     if (node.io.state() == IoState::State::kPassthrough) return join_passthrough(handle, lock);
-    if (!files || set_ids || copying || behind || !node.io.may_begin_passthrough()) {
+    if (!files || set_ids || copying || behind || appends || !node.io.may_begin_passthrough()) {
         IoState::Decision io = node.io.open(want);
         handle->ticket = io.ticket;
         return opened(handle, io);

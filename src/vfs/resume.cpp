@@ -70,7 +70,6 @@ Result<std::shared_ptr<FileHandle>> MountedFilesystem::reopened(const NodePtr& n
     handle->flags = file.flags;
     handle->readable = (file.flags & O_ACCMODE) != O_WRONLY;
     handle->writable = (file.flags & O_ACCMODE) != O_RDONLY;
-    handle->append = (file.flags & O_APPEND) != 0;
     if (node->kind != NodeKind::kBranchEntry) {
         CORAL_TRY(handle->record, record_of(node));
         handle->pin = repo_.pin(handle->record->id);

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import signal
@@ -19,7 +20,7 @@ import time
 from pathlib import Path
 
 import pytest
-from driver import Repo, is_incomplete, linux, wait_for
+from driver import Repo, is_incomplete, linux, opened, wait_for
 from small_files import noise
 
 MIB = 1 << 20
@@ -38,6 +39,64 @@ def either(repo: Repo, request: pytest.FixtureRequest) -> Repo:
     """Mounted with passthrough and without: the same must be seen."""
     repo.mount("-o", f"passthrough={request.param}")
     return repo
+
+
+def test_fcntl_takes_append_away_and_gives_it(either: Repo) -> None:
+    path = either.main / "file"
+    path.write_bytes(b"hello")
+    with opened(path, os.O_WRONLY | os.O_APPEND) as descriptor:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, 0)
+        os.lseek(descriptor, 20, os.SEEK_SET)
+        os.pwrite(descriptor, b"AA", 10)
+        os.pwrite(descriptor, b"BB", 30)
+        os.write(descriptor, b"CC")
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
+        os.write(descriptor, b"end")
+    assert path.read_bytes() == b"hello" + b"\0" * 5 + b"AA" + b"\0" * 8 + b"CC" + b"\0" * 8 + b"BBend"
+    with opened(path, os.O_WRONLY) as descriptor:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
+        os.write(descriptor, b"!")
+    assert path.read_bytes().endswith(b"BBend!")
+
+
+def test_a_file_that_nobody_wrote_is_complete(either: Repo) -> None:
+    """flock(1) opens with O_RDONLY and O_CREAT: no writer will ever close that file."""
+    subprocess.run(["flock", either.main / "lock", "true"], check=True, timeout=60)
+    descriptor = os.open(either.main / "open", os.O_RDONLY | os.O_CREAT | os.O_TRUNC | os.O_EXCL)
+    try:
+        first = either.commit("with locks")
+    finally:
+        os.close(descriptor)
+    assert sorted(p.name for p in either.commit_dir(first).iterdir()) == ["lock", "open"]
+    (either.main / "data").write_bytes(noise(MIB, 7))
+    os.close(os.open(either.main / "data", os.O_RDONLY | os.O_TRUNC))
+    assert (either.commit_dir(either.commit("emptied")) / "data").stat().st_size == 0
+
+
+def test_what_is_closed_is_in_a_commit_beside_open_files(either: Repo) -> None:
+    """The kernel lets a file go a moment after close(2): that moment is waited for, a writer that stays is not."""
+    content = noise(MIB, 8)
+    script = (
+        "import mmap, os, sys, time\nf = open(sys.argv[1], 'wb+')\nf.write(sys.stdin.buffer.read())\nf.flush()\n"
+        "m = mmap.mmap(f.fileno(), 0)\nf.close()\nprint('closed', flush=True)\ntime.sleep(0.05)\nos._exit(0)\n"
+    )
+    with open(either.main / "other", "wb", buffering=0) as other:
+        other.write(b"x")
+        for number in range(5):
+            with open(either.main / f"n{number}", "wb+") as file:  # may be mapped: nothing else tells its end
+                file.write(content)
+            commit = either.commit(f"with {number}", "--allow-open")
+            assert (either.commit_dir(commit) / f"n{number}").read_bytes() == content
+            # As the kernel does it, but long enough to be met each time.
+            command = [sys.executable, "-c", script, str(either.main / f"m{number}")]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+                assert child.stdin and child.stdout
+                child.stdin.write(content)
+                child.stdin.close()
+                assert child.stdout.readline() == b"closed\n"
+                commit = either.commit(f"with m{number}", "--allow-open")
+            assert (either.commit_dir(commit) / f"m{number}").read_bytes() == content
+            assert not (either.commit_dir(commit) / "other").exists()
 
 
 def test_pieces_of_writes(either: Repo) -> None:

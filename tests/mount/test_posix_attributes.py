@@ -52,6 +52,10 @@ def test_times(mounted: Repo) -> None:
     assert mounted.status() == {} and path.stat().st_mtime_ns == 1_200_000_000_000_000_000
     path.write_bytes(b"y")
     assert path.stat().st_mtime_ns > made
+    # Further off than 64 bits of nanoseconds reach: the last there is, not one of another century.
+    for seconds, year in ((10_413_792_000, 2262), (-14_831_769_600, 1677)):
+        os.utime(path, (seconds, seconds))
+        assert time.gmtime(path.stat().st_mtime_ns // 10**9).tm_year == year
     folder = mounted.main / "folder"
     folder.mkdir()
     os.utime(folder, ns=(0, 5_000_000_000))

@@ -103,7 +103,10 @@ Result<std::byte*> map_shared(File& file, std::size_t size);
 Result<std::string> read_file(Os& os, const std::string& path, std::uint64_t limit = 64u << 20);
 Status write_file_atomic(Os& os, const std::string& path, Bytes data);
 
-std::int64_t now_ns();        // wall clock, since 1970
+std::int64_t now_ns();  // wall clock, since 1970
+// `rest` ns after `seconds` since 1970. What does not fit is the earliest or latest that does (1677 and 2262): far off
+// as it was, not in another century.
+std::int64_t time_ns(std::int64_t seconds, std::int64_t rest);
 std::int64_t monotonic_ns();  // for measuring
 std::string boot_id();        // differs after every boot of the machine
 std::string path_join(std::string_view a, std::string_view b);

@@ -138,6 +138,8 @@ class Worktree {
 
     Result<InodePtr> create_file(const InodePtr& dir, std::string_view name, std::uint32_t mode, std::uint32_t uid,
                                  std::uint32_t gid);  // kExists; not yet open
+    // After create_file for a descriptor that cannot write (O_RDONLY | O_CREAT): complete, unless somebody writes.
+    Status complete_unwritten(const InodePtr& inode);
     Result<InodePtr> make_directory(const InodePtr& dir, std::string_view name, std::uint32_t mode, std::uint32_t uid,
                                     std::uint32_t gid);
     Result<InodePtr> make_symlink(const InodePtr& dir, std::string_view name, std::string_view target,

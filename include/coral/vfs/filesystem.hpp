@@ -69,8 +69,9 @@ struct Entry {
 // The mode belongs to the inode while it has handles (src/vfs/io_mode.hpp).
 enum class IoMode { kCached, kDirect, kPassthrough };
 
-// kPages: the kernel writes back what it holds (of a mapping), so its pages are right.
-enum class WriteFrom { kCaller, kPages };
+// kAppender: through a descriptor that has O_APPEND now (fcntl sets and takes it while the file is open). kPages: the
+// kernel writes back what it holds (of a mapping), so its pages are right.
+enum class WriteFrom { kCaller, kAppender, kPages };
 
 struct Opened {
     HandleId handle = 0;

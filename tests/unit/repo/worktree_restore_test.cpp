@@ -28,6 +28,75 @@ class RestoreTest : public WorktreeFileTest {
     }
 };
 
+// A private file must not become another user's because the folder is his.
+TEST_F(RestoreTest, OwnersStayAndNewOnesComeFromTheFolder) {
+    auto above = tree_->make_directory(*tree_->lookup_path(""), "above", 0755, 7, 8);
+    ASSERT_TRUE(above);
+    auto below = tree_->make_directory(*above, "below", 0755, 17, 18);
+    ASSERT_TRUE(below);
+    auto create = [&](const InodePtr& dir, const char* name) {
+        auto made = tree_->create_file(dir, name, 0600, 1, 2);
+        EXPECT_TRUE(made);
+        EXPECT_TRUE(tree_->write(*made, 0, as_bytes(name)));
+        tree_->close_file(*made, true);
+    };
+    create(*above, "changed");
+    create(*above, "removed");
+    create(*below, "deeper");
+    const TreeId first = commit("one");
+    auto changed = tree_->lookup_path("above/changed");
+    ASSERT_TRUE(changed);
+    SetAttributes empty;
+    empty.size = 0;
+    ASSERT_TRUE(tree_->set_attributes(*changed, empty));
+    ASSERT_TRUE(tree_->unlink(*above, "removed"));
+    ASSERT_TRUE(tree_->unlink(*below, "deeper"));
+    ASSERT_TRUE(tree_->remove_directory(*above, "below"));
+    auto owner = [&](const char* path) {
+        auto found = tree_->lookup_path(path);
+        EXPECT_TRUE(found) << path;
+        const Attributes a = tree_->attributes(*found);
+        return std::pair(a.uid, a.gid);
+    };
+    ASSERT_TRUE(tree_->restore(first, {"above/changed", "above/removed", "above/below/deeper"}));
+    EXPECT_EQ(owner("above/changed"), std::pair(1u, 2u));
+    EXPECT_EQ(owner("above/removed"), std::pair(7u, 8u));
+    EXPECT_EQ(owner("above/below"), std::pair(7u, 8u)) << "not the branch's owner";
+    EXPECT_EQ(owner("above/below/deeper"), std::pair(7u, 8u));
+}
+
+TEST_F(RestoreTest, WhatIsRefusedHasChangedNothing) {
+    auto root = *tree_->lookup_path("");
+    auto create = [&](const InodePtr& dir, const char* name, const char* text) {
+        auto made = tree_->create_file(dir, name, 0600, 1, 2);
+        EXPECT_TRUE(made);
+        EXPECT_TRUE(tree_->write(*made, 0, as_bytes(text)));
+        tree_->close_file(*made, true);
+    };
+    auto folder = tree_->make_directory(root, "f", 0755, 0, 0);
+    ASSERT_TRUE(folder);
+    create(*folder, "g", "1");
+    create(root, "aa", "keep");
+    const TreeId first = commit("one");
+    ASSERT_TRUE(tree_->unlink(*folder, "g"));
+    ASSERT_TRUE(tree_->remove_directory(root, "f"));
+    create(root, "f", "a file");
+    ASSERT_TRUE(tree_->write(*tree_->lookup_path("aa"), 0, as_bytes("changed")));
+    auto size = [&](const char* path) { return tree_->attributes(*tree_->lookup_path(path)).size; };
+
+    auto refused = tree_->restore(first, {"aa", "f/g"});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::kNotDirectory);
+    EXPECT_NE(refused.error().message.find("f/g: f is a file now"), std::string::npos) << refused.error().message;
+    auto unknown = tree_->restore(first, {"aa", "nowhere/x"});
+    ASSERT_FALSE(unknown);
+    EXPECT_EQ(unknown.error().code, Errc::kNotFound);
+    EXPECT_EQ(size("aa"), 7u);
+    ASSERT_TRUE(tree_->restore(first, {"aa", "f", "f/g"})) << "what is in the way is among them";
+    EXPECT_EQ(size("aa"), 4u);
+    EXPECT_EQ(size("f/g"), 1u);
+}
+
 TEST_F(RestoreTest, ModeAndAttributesOfADirectory) {
     auto root = *tree_->lookup_path("");
     auto above = tree_->make_directory(root, "above", 0755, 0, 0);

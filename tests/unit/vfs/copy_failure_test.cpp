@@ -63,7 +63,8 @@ TEST_F(CopyOnAFullDisk, WhatIsLinkedAfterAFailedAppendStays) {
     ASSERT_OK(out);
     ASSERT_OK(linked);
     os_.bytes_left = 0;
-    EXPECT_ERRC(c().write(out->handle, 0, noise(unit * 8, 14)), Errc::kNoSpace);
+    const std::string much = noise(unit * 8, 14);
+    EXPECT_ERRC(fs_->write(out->handle, 0, as_bytes(much), vfs::WriteFrom::kAppender), Errc::kNoSpace);
     os_.bytes_left = -1;
     EXPECT_VALUE(fs_->copy_range(in->handle, 0, linked->handle, unit, data.size()), data.size());
     std::uint64_t longest = 0;

@@ -94,12 +94,14 @@ TEST_F(FilesTest, AppendersWriteAtTheEndAndMappedPagesWhereTheyLie) {
     ASSERT_OK(a);
     ASSERT_OK(b);
     EXPECT_EQ(a->mode, vfs::IoMode::kCached);
-    ASSERT_OK(c().write(a->handle, 4, "aa"));
-    ASSERT_OK(c().write(b->handle, 100, "bb"));  // its size was out of date
-    ASSERT_OK(c().write(b->handle, 1, "X"));     // a page written back
+    EXPECT_VALUE(fs_->write(a->handle, 4, as_bytes("aa"), vfs::WriteFrom::kAppender), 2u);
+    EXPECT_VALUE(fs_->write(b->handle, 100, as_bytes("bb"), vfs::WriteFrom::kAppender),
+                 2u);  // its size was out of date
+    EXPECT_VALUE(fs_->write(b->handle, 1, as_bytes("X"), vfs::WriteFrom::kPages), 1u);
+    EXPECT_VALUE(fs_->write(b->handle, 10, as_bytes("cc"), vfs::WriteFrom::kCaller), 2u);  // fcntl has taken O_APPEND
     ASSERT_OK(c().close(a->handle));
     ASSERT_OK(c().close(b->handle));
-    EXPECT_VALUE(c().cat(kFile), "0X23aabb");
+    EXPECT_VALUE(c().cat(kFile), std::string("0X23aabb\0\0cc", 12));
 }
 
 TEST_F(FilesTest, AnUnlinkedFileLivesWhileItIsOpen) {
