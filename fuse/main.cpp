@@ -22,6 +22,8 @@ constexpr const char* kOptionHelp = R"(Options after -o, separated by commas:
   allow_other           other users may use the mount (root, or user_allow_other in /etc/fuse.conf)
   allow_root            root may
   auto_unmount          unmount when the daemon dies
+  guard                 (root) nobody can write into the folder itself, also when nothing is mounted there: as after
+                        `chattr +i DIR`; `chattr -i DIR` ends it
   nonempty              mount over a directory that has files
   memory=SIZE           for decoded data, such as 512M or 2G
   threads=N             for storing and reading ahead

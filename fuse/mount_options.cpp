@@ -141,6 +141,7 @@ const std::map<std::string_view, Setter>& setters() {
         {"allow_other", set_flag<&MountOptions::allow_other>},
         {"allow_root", set_flag<&MountOptions::allow_root>},
         {"auto_unmount", set_flag<&MountOptions::auto_unmount>},
+        {"guard", set_flag<&MountOptions::guard>},
         {"nonempty", set_flag<&MountOptions::nonempty>},
         {"debug", set_flag<&MountOptions::debug>},
         {"memory", set_memory},

@@ -16,6 +16,7 @@ namespace coral::fuse {
 struct MountOptions {
     bool read_only = false;
     bool allow_other = false, allow_root = false, auto_unmount = false, nonempty = false;
+    bool guard = false;  // nobody may write into the folder below, mounted or not
     bool share = true;
     bool passthrough = true;  // where the kernel allows it
     bool supervisor = true;

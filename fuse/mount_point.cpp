@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/fs.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -200,6 +202,29 @@ Result<std::string> resolve_mount_point(const std::string& path) {
     return path_join(parent, name);
 }
 
+namespace {
+
+// What the flag i of chattr(1) says holds for root, too, and mounting over the folder is no change of it.
+Status guard(const std::string& path) {
+    const int folder = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) return errno_error(errno, path);
+    int flags = 0;
+    const bool done =
+        ::ioctl(folder, FS_IOC_GETFLAGS, &flags) == 0 &&
+        ((flags & FS_IMMUTABLE_FL) || (flags |= FS_IMMUTABLE_FL, ::ioctl(folder, FS_IOC_SETFLAGS, &flags) == 0));
+    const int error = errno;
+    ::close(folder);
+    if (done) return {};
+    const bool permission = error == EPERM || error == EACCES;
+    return make_error(permission ? Errc::kPermission : Errc::kUnsupported,
+                      fmt::format("guard: {}: {}; {}", path,
+                                  permission ? "only root can make a folder unchangeable"
+                                             : "the filesystem of this folder cannot make it unchangeable",
+                                  "mount without this option"));
+}
+
+}  // namespace
+
 Status prepare_mount_point(const std::string& path, const std::string& repository, const MountOptions& options) {
     CORAL_CHECK(heal(path, repository, options));
     // The daemon opens the repository's files by path: covered by its own mount it would wait for itself.
@@ -207,7 +232,8 @@ Status prepare_mount_point(const std::string& path, const std::string& repositor
         return make_error(Errc::kInvalid,
                           fmt::format("{}: the repository {} lies in it and would be hidden; choose another directory",
                                       path, repository));
-    return check_directory(path, options);
+    CORAL_CHECK(check_directory(path, options));
+    return options.guard ? guard(path) : Status();
 }
 
 Status check_fuse_available(const MountOptions& options) {

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from driver import FATAL, NO, Coral, Installed, Repo, opened, wait_for
+from driver import FATAL, NO, Coral, Installed, Repo, errno_of, opened, wait_for
 
 
 def test_mount_reports_what_is_wrong(repo: Repo, place: Path) -> None:
@@ -205,3 +206,25 @@ def test_mount_helper(repo: Repo, place: Path) -> None:
     repo.mount()
     assert (repo.main / "file").read_text() == "by mount\n"
     repo.umount()
+
+
+def test_a_guarded_mount_point(repo: Repo) -> None:
+    if os.geteuid() != 0:
+        done = repo.coral.run("mount", "-o", "guard", repo.path, repo.mnt, expect=FATAL)
+        assert b"only root can make a folder unchangeable" in done.stderr
+        return
+    try:
+        repo.mount("-o", "guard")
+        (repo.main / "f").write_bytes(b"inside")
+        repo.umount()
+        for refused in (repo.mnt / "f", repo.mnt / "branches"):
+            assert errno_of(refused.mkdir) == errno.EPERM
+            assert errno_of(os.open, refused, os.O_CREAT | os.O_WRONLY) == errno.EPERM
+        repo.mount()  # it stays so, and mounts as any other
+        assert (repo.main / "f").read_bytes() == b"inside"
+        repo.umount()
+        assert errno_of((repo.mnt / "f").mkdir) == errno.EPERM
+    finally:
+        subprocess.run(["chattr", "-i", repo.mnt], check=True)
+    (repo.mnt / "f").mkdir()
+    (repo.mnt / "f").rmdir()

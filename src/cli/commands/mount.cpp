@@ -106,7 +106,7 @@ const Command& mount_command() {
         "mount there whose daemon died is healed first. The log is in REPOSITORY/run.\n"
         "Without root this needs `fusermount3` (package fuse3) and access to /dev/fuse.\n"
         "OPTIONS are joined by commas; `coralfs --help` says what each does: ro, allow_other, allow_root,\n"
-        "auto_unmount, nonempty, fsname=NAME, memory=SIZE, threads=N, readahead=SIZE, readahead_kb=N,\n"
+        "auto_unmount, guard, nonempty, fsname=NAME, memory=SIZE, threads=N, readahead=SIZE, readahead_kb=N,\n"
         "hot_size=SIZE, cache_size=SIZE, backlog=SIZE, materialize=auto|never|always, new_pages=keep,\n"
         "passthrough=off, supervisor=off, share=off, debug, and what fstab knows.",
         "coral mount models.coral /mnt/m\n"

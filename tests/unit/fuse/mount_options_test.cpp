@@ -17,8 +17,8 @@ TEST(MountOptions, Ours) {
     MountOptions o = parsed(
         "ro,allow_other,memory=2G,cache_size=3G,materialize=never,hot_size=1G,new_pages=keep,passthrough=off,threads=3,"
         "readahead=8M,"
-        "readahead_kb=512,share=off,auto_unmount");
-    EXPECT_TRUE(o.read_only && o.allow_other && o.auto_unmount && !o.share && !o.allow_root && !o.nonempty);
+        "readahead_kb=512,share=off,auto_unmount,guard");
+    EXPECT_TRUE(o.read_only && o.allow_other && o.auto_unmount && o.guard && !o.share && !o.allow_root && !o.nonempty);
     EXPECT_EQ(o.memory, 2ull << 30);
     EXPECT_EQ(o.cache_size, 3ull << 30);
     EXPECT_EQ(o.hot_size, 1ull << 30);
