@@ -20,6 +20,13 @@ std::size_t ingest_window(const ThreadPool& pool) {
     return pool.size() + 2;
 }
 
+void bind_or_null(Statement& st, const std::optional<AnyId>& id) {
+    if (id)
+        st.bind(*id);
+    else
+        st.bind_null();
+}
+
 }  // namespace
 
 Worktree::Worktree(Repository& repo) : repo_(repo) {}
@@ -194,28 +201,71 @@ Status Worktree::Impl::heal_rows(std::vector<Ino>& ready) {
     return {};
 }
 
+// The packs have the row's content; its staging file goes as a stray one, once packs and row are on the disk. After a
+// power cut it must not be asked: its bytes may never have been synced.
+Status Worktree::Impl::heal_stored(const Row& row) {
+    CORAL_TRY(auto record, repo.store().file(FileId::from(*row.content)));
+    return state.write([&](Database& db) -> Status {
+        CORAL_CHECK(forget_units(db, *row.staging));
+        return db
+            .prepare(
+                "UPDATE inode SET staging=NULL, ingested=0, complete=1, synced=0, overlay=NULL, overlay_limit=0, "
+                "previous=NULL, size=? WHERE ino=?")
+            .bind(record->size)
+            .bind(row.ino)
+            .run();
+    });
+}
+
+// A killed daemon loses nothing written: the row may be behind, the file is not. No row may go on naming a content that
+// the store lacks: `earlier` is what it held before, if that is there.
+Status Worktree::Impl::heal_trusted(const Row& row, const FileStat& staged, const std::optional<AnyId>& earlier) {
+    return state.write([&](Database& db) -> Status {
+        CORAL_CHECK(cut_links(db, *row.staging, staged.size));
+        Statement st = db.prepare(
+            "UPDATE inode SET content=?, size=?, overlay_limit=min(overlay_limit,?), mtime_ns=max(mtime_ns,?), "
+            "boot=?, ingested=0 WHERE ino=?");
+        bind_or_null(st, earlier);
+        return st.bind(staged.size).bind(staged.size).bind(staged.mtime_ns).bind(boot).bind(row.ino).run();
+    });
+}
+
+Status Worktree::Impl::heal_earlier(const Row& row, const AnyId& earlier) {
+    log_warn(
+        "{}: bytes that were not synced before the machine stopped are not trusted; inode {} shows what it held before",
+        tree.branch_, row.ino);
+    CORAL_TRY(auto record, repo.store().file(FileId::from(earlier)));
+    return state.write([&](Database& db) -> Status {
+        CORAL_CHECK(forget_units(db, *row.staging));
+        return db
+            .prepare(
+                "UPDATE inode SET staging=NULL, ingested=0, complete=1, synced=0, overlay=NULL, previous=NULL, "
+                "content=?, size=? WHERE ino=?")
+            .bind(earlier)
+            .bind(record->size)
+            .bind(row.ino)
+            .run();
+    });
+}
+
+Status Worktree::Impl::heal_incomplete(const Row& row, const FileStat& staged, const std::optional<AnyId>& earlier) {
+    log_warn("{}: inode {} was not synced before the machine stopped: marked incomplete", tree.branch_, row.ino);
+    return state.write([&](Database& db) -> Status {
+        CORAL_CHECK(cut_links(db, *row.staging, staged.size));
+        Statement st = db.prepare(
+            "UPDATE inode SET content=?, complete=0, ingested=0, size=?, overlay_limit=min(overlay_limit,?), boot=? "
+            "WHERE ino=?");
+        bind_or_null(st, earlier);
+        return st.bind(staged.size).bind(staged.size).bind(boot).bind(row.ino).run();
+    });
+}
+
 // One row whose bytes were in a staging file when the last owner left or died.
 Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready, std::vector<Ino>& lent) {
-    std::string path = staging_path(*row.staging);
-    auto staged = repo.os().stat(path);
+    auto staged = repo.os().stat(staging_path(*row.staging));
     if (row.ingested && row.content) {
         CORAL_TRY(bool stored, repo.store().contains(store::Kind::kFile, *row.content));
-        if (stored) {
-            // The packs have it; the staging file goes as a stray one, once packs and row are on the disk. After a
-            // power cut it must not be asked: its bytes may never have been synced.
-            CORAL_TRY(auto record, repo.store().file(FileId::from(*row.content)));
-            return state.write([&](Database& db) -> Status {
-                CORAL_CHECK(forget_units(db, *row.staging));
-                return db
-                    .prepare(
-                        "UPDATE inode SET staging=NULL, ingested=0, complete=1, synced=0, overlay=NULL, "
-                        "overlay_limit=0, "
-                        "previous=NULL, size=? WHERE ino=?")
-                    .bind(record->size)
-                    .bind(row.ino)
-                    .run();
-            });
-        }
+        if (stored) return heal_stored(row);
     }
     bool partly = staged.ok() && row.boot != boot && row.synced == kPartlySynced;
     bool trusted = staged.ok() && (row.boot == boot || row.synced == kSynced);
@@ -226,62 +276,14 @@ Status Worktree::Impl::heal_row(const Row& row, std::vector<Ino>& ready, std::ve
         CORAL_TRY(bool stored, repo.store().contains(store::Kind::kFile, *content));
         if (stored) earlier = content;
     }
-    // No row may go on naming a content that the store lacks.
-    auto bind_earlier = [&](Statement st) {
-        if (earlier)
-            st.bind(*earlier);
-        else
-            st.bind_null();
-        return st;
-    };
     if (trusted) {
-        // A killed daemon loses nothing written: the row may be behind, the file is not.
-        CORAL_CHECK(state.write([&](Database& db) -> Status {
-            CORAL_CHECK(cut_links(db, *row.staging, staged->size));
-            return bind_earlier(db.prepare("UPDATE inode SET content=?, size=?, overlay_limit=min(overlay_limit,?), "
-                                           "mtime_ns=max(mtime_ns,?), boot=?, ingested=0 WHERE ino=?"))
-                .bind(staged->size)
-                .bind(staged->size)
-                .bind(staged->mtime_ns)
-                .bind(boot)
-                .bind(row.ino)
-                .run();
-        }));
+        CORAL_CHECK(heal_trusted(row, *staged, earlier));
         if (row.complete) ready.push_back(row.ino);
         if (row.lent) lent.push_back(row.ino);
         return {};
     }
-    if (earlier && !partly) {
-        log_warn(
-            "{}: bytes that were not synced before the machine stopped are not trusted; inode {} shows what it held "
-            "before",
-            tree.branch_, row.ino);
-        CORAL_TRY(auto record, repo.store().file(FileId::from(*earlier)));
-        return state.write([&](Database& db) -> Status {
-            CORAL_CHECK(forget_units(db, *row.staging));
-            return db
-                .prepare(
-                    "UPDATE inode SET staging=NULL, ingested=0, complete=1, synced=0, overlay=NULL, previous=NULL, "
-                    "content=?, size=? WHERE ino=?")
-                .bind(*earlier)
-                .bind(record->size)
-                .bind(row.ino)
-                .run();
-        });
-    }
-    if (staged.ok()) {
-        log_warn("{}: inode {} was not synced before the machine stopped: marked incomplete", tree.branch_, row.ino);
-        return state.write([&](Database& db) -> Status {
-            CORAL_CHECK(cut_links(db, *row.staging, staged->size));
-            return bind_earlier(db.prepare("UPDATE inode SET content=?, complete=0, ingested=0, size=?, "
-                                           "overlay_limit=min(overlay_limit,?), boot=? WHERE ino=?"))
-                .bind(staged->size)
-                .bind(staged->size)
-                .bind(boot)
-                .bind(row.ino)
-                .run();
-        });
-    }
+    if (earlier && !partly) return heal_earlier(row, *earlier);
+    if (staged.ok()) return heal_incomplete(row, *staged, earlier);
     log_warn("{}: inode {} ({}) was created but its bytes never reached the disk: removed", tree.branch_, row.ino,
              row.name);
     return state.write([&](Database& db) -> Status {

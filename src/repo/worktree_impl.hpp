@@ -233,6 +233,11 @@ struct Worktree::Impl {
     Result<bool> resume_row(const Row& row, std::vector<Ino>& ready);
     Status purge_removed();
     // `ready`: to be ingested. `lent`: complete as soon as nobody writes them.
+    // What heal_row finds: the packs have it, its bytes are right, they cannot be trusted, or only with a mark.
+    Status heal_stored(const Row& row);
+    Status heal_trusted(const Row& row, const FileStat& staged, const std::optional<AnyId>& earlier);
+    Status heal_earlier(const Row& row, const AnyId& earlier);
+    Status heal_incomplete(const Row& row, const FileStat& staged, const std::optional<AnyId>& earlier);
     Status heal_row(const Row& row, std::vector<Ino>& ready, std::vector<Ino>& lent);
     Status drop_stray_staging();
     std::string staging_path(const Uuid& uuid) const { return path_join(staging_dir, uuid.text()); }

@@ -7,6 +7,10 @@
 //   kPreparing: every open waits                      │ passthrough_refused: kIdle
 //   any open while kPassthrough: passthrough, with the same backing id
 //   last handle closed: kIdle
+//   kDirect ──flush or sync of the last handle that binds──► kIdle, though it is open; it writes again ──► kDirect
+//
+// Each line has a test of its own in tests/unit/vfs/io_mode_test.cpp; that opens wait while kPreparing:
+// OpensAtTheSameTimeAgreeOnOneMode.
 //
 // To save: write-only, or made with O_EXCL (open_mode.cpp). Direct handles cost no second copy in memory, but older
 // kernels refuse a shared mapping of them, and the kernel's pages do not see what they write. So a direct handle that
