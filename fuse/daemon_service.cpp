@@ -163,8 +163,9 @@ Result<control::DaemonInfo> DaemonService::info() {
     info.kernel_readahead_kb = kernel_readahead_kb(mount_point_);
     info.pending_ingest = pending_ingest();
     info.read_only = hooks_.read_only;
-    CORAL_TRY(std::vector<repo::Branch> branches, repo_.branches());
-    for (const repo::Branch& branch : branches) {
+    auto branches = repo_.branches();
+    if (!branches) return info;  // what else there is to tell is still true
+    for (const repo::Branch& branch : *branches) {
         auto worktree = fs_.worktree(branch.name);  // takes it if it has become free
         if (!worktree && worktree.error().code == Errc::kBusy) info.read_only_branches.push_back(branch.name);
     }

@@ -54,12 +54,12 @@ std::int64_t now_ns() {
 }
 
 std::int64_t time_ns(std::int64_t seconds, std::int64_t rest) {
-    std::int64_t ns;
-    if (__builtin_mul_overflow(seconds, std::int64_t{1'000'000'000}, &ns) || __builtin_add_overflow(ns, rest, &ns)) {
-        using Limits = std::numeric_limits<std::int64_t>;
-        return seconds < 0 ? Limits::min() : Limits::max();
-    }
-    return ns;
+    constexpr std::int64_t kSecond = 1'000'000'000;
+    // Whole seconds, so that who takes one apart again (set_mtime) stays within the range, too.
+    constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max() / kSecond - 1;
+    if (seconds > kMost) return kMost * kSecond;
+    if (seconds < -kMost) return -kMost * kSecond;
+    return seconds * kSecond + rest;
 }
 
 std::int64_t monotonic_ns() {

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <limits>
 #include <set>
 
 #include "coral/base/bytes.hpp"
@@ -195,6 +196,17 @@ TEST(Os, ClocksAndBoot) {
     EXPECT_EQ(real_os().boot_id(), boot_id());
     EXPECT_EQ(boot_id().find('\n'), std::string::npos);
     EXPECT_FALSE(home_dir().empty());
+}
+
+TEST(Time, OutOfRangeIsTheNearestThatFits) {
+    EXPECT_EQ(time_ns(1, 5), 1'000'000'005);
+    EXPECT_EQ(time_ns(-2, 999'999'999), -1'000'000'001);
+    constexpr std::int64_t kSecond = 1'000'000'000, kMost = std::numeric_limits<std::int64_t>::max() / kSecond - 1;
+    EXPECT_EQ(time_ns(kMost, 999'999'999), kMost * kSecond + 999'999'999);
+    for (std::int64_t seconds : {kMost + 1, kMost + 2, std::numeric_limits<std::int64_t>::max()}) {
+        EXPECT_EQ(time_ns(seconds, 999'999'999), kMost * kSecond) << seconds;
+        EXPECT_EQ(time_ns(-seconds, 0), -kMost * kSecond) << seconds;
+    }
 }
 
 }  // namespace
